@@ -1,0 +1,128 @@
+"""The shim's side of its connection to an engine: packets in, packets out, never waiting for either."""
+
+import os
+from collections import deque
+from time import monotonic_ns
+
+from boxwright.launcher import packets
+from boxwright.launcher.loop import IN, OUT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from boxwright.launcher.loop import Loop
+
+WAITING = 256  # messages kept for an engine that does not read; one that lets more pile up is taken for dead
+
+
+class Control:
+    """One connection.
+
+    received: called with each message and its descriptors (the callee's).
+    closed: called once when the engine is gone.
+    """
+
+    __slots__ = ("_closed", "_generation", "_loop", "_queue", "_received", "alive", "sock")
+
+    def __init__(
+        self,
+        loop: "Loop",
+        sock: "socket",
+        received: "Callable[[dict[str, Any], list[int]], None]",
+        closed: "Callable[[Control], None]",
+    ) -> None:
+        sock.setblocking(False)
+        self._loop, self.sock, self._received, self._closed = loop, sock, received, closed
+        self._generation = -1
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self.alive = True
+        loop.watch(sock.fileno(), IN, self._ready)
+
+    def adopt_generation(self, generation: int) -> None:
+        """Stamp every message from now on with the container's start number."""
+        self._generation = generation
+
+    def send(self, kind: str, fields: "dict[str, Any]", fds: "Iterable[int]" = (), body: bytes = b"") -> None:
+        """Send or queue a message; descriptors are duplicated only when it has to wait."""
+        if not self.alive:
+            return
+        data, passed, memfd = packets.encode({"type": kind, "generation": self._generation, **fields}, fds, body)
+        try:
+            if not self._queue:
+                try:
+                    packets.send_packet(self.sock, data, passed)
+                    return
+                except OSError as failure:
+                    if not packets.passes(failure):
+                        raise
+                    self._wait(failure)
+            if len(self._queue) >= WAITING:
+                self.close()
+            else:
+                self._queue.append((data, [os.dup(fd) for fd in passed]))
+        except OSError:
+            self.close()
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+
+    def close(self) -> None:
+        """Disconnect and say so, once."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.forget(self.sock.fileno())
+        self._loop.cancel(self._flush)
+        self.sock.close()
+        for _, fds in self._queue:
+            packets.close_all(fds)
+        self._queue.clear()
+        self._closed(self)
+
+    def take_socket(self) -> "socket | None":
+        """The socket, for another life of this process; None when the engine is gone or has not read all."""
+        if not self.alive or self._queue:
+            return None
+        self.alive = False
+        self._loop.forget(self.sock.fileno())
+        return self.sock
+
+    def _ready(self, mask: int) -> None:
+        if mask & OUT:
+            self._flush()
+        while self.alive and mask & ~OUT:
+            try:
+                got = packets.receive(self.sock)
+            except BlockingIOError:
+                return
+            except (ValueError, OSError):
+                got = None
+            if got is None:
+                self.close()
+                return
+            self._received(*got)
+
+    def _flush(self) -> None:
+        try:
+            while self._queue:
+                data, fds = self._queue[0]
+                packets.send_packet(self.sock, data, fds)
+                self._queue.popleft()
+                packets.close_all(fds)
+            self._loop.change(self.sock.fileno(), IN)
+        except OSError as failure:
+            if packets.passes(failure):
+                self._wait(failure)
+            else:
+                self.close()
+
+    def _wait(self, failure: OSError) -> None:
+        """Send again when the engine has read, or, short of memory, in a moment."""
+        if isinstance(failure, BlockingIOError):
+            self._loop.change(self.sock.fileno(), IN | OUT)
+        else:
+            self._loop.change(self.sock.fileno(), IN)
+            self._loop.at(monotonic_ns() + packets.RETRY_NS, self._flush)
