@@ -1,0 +1,1 @@
+"""Volumes: the store of names, and the drivers that make the directories behind them."""
