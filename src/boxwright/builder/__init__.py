@@ -1,0 +1,1 @@
+"""The builder: Dockerfile → stages → images.  The parser (`dockerfile/`) and the graph of stages know of no engine."""
