@@ -1,0 +1,268 @@
+"""Each instruction and form of the Dockerfile reference, through the docker CLI and docker-py.
+
+BOXWRIGHT_PEER holds the rows that the classic builder of dockerd 20.10 knows against it; the others are of later syntax.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+from support import builds
+from support.engine import Engine
+
+pytestmark = [pytest.mark.root, pytest.mark.network]
+
+PEER = "BOXWRIGHT_PEER" in os.environ
+
+
+def packed(compression: str, **files: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=f"w:{compression}") as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"in/{name}")
+            info.size, info.mode, info.uid = len(content), 0o640, 7
+            tar.addfile(info, io.BytesIO(content.encode()))
+    return out.getvalue()
+
+
+FILES: dict[str, Any] = {
+    "a.txt": "A", "b.txt": "B", "c.md": "C", "d/": "", "d/one": "1", "d/sub/": "", "d/sub/two": "2", "d/x.txt": "X",
+    "link": "-> a.txt", "with space": "S", "odd[1].txt": "O", "plain.tar": packed("", f="tar"), "t.tar.gz": packed("gz", f="gz"),
+    "t.tar.bz2": packed("bz2", f="bz2"), "t.tar.xz": packed("xz", f="xz"), "not.tar.gz": "no archive",
+    "passwd": "root:x:0:0::/:/bin/sh\nweb:x:33:44::/:/bin/sh\n", "group": "root:x:0:\nweb:x:44:\nstaff:x:50:\n",
+}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """A Dockerfile below `FROM busybox` (unless it has its own), and what is true of its image.
+
+    run: a shell command in it and what that prints.  has: a path of inspect's Config and its value.
+    """
+
+    text: str
+    run: tuple[str, str] | None = None
+    has: dict[str, Any] | None = None
+    later: bool = False  # than dockerd 20.10
+
+
+ROWS: dict[str, Row] = {
+    # -- the file's form
+    "comment": Row("# c\nRUN echo 1 > /x # no comment\n  # indented\nRUN echo 2 >> /x", ("cat /x", "1\n2")),
+    "continuation": Row("RUN echo a \\\n   b \\\n# between\n\n   c > /x", ("cat /x", "a b c")),
+    "escape directive": Row("# escape=`\nFROM busybox\nRUN echo a `\n  b > /x\nENV P=c:\\d", ("cat /x; echo $P", "a b\nc:\\d")),
+    "syntax directive": Row("# syntax=docker/dockerfile:1\nFROM busybox\nENV A=1", ("echo $A", "1")),
+    "keywords in any case": Row("from busybox\nrun echo 1 > /x\neNv A=2", ("cat /x; echo $A", "1\n2")),
+    "carriage returns": Row("FROM busybox\r\nENV A=1\r\nRUN echo $A > /x\r\n", ("cat /x", "1")),
+    "byte order mark": Row("\ufeffFROM busybox\nENV A=1", ("echo $A", "1")),
+    # -- FROM, ARG
+    "from with a tag": Row("FROM busybox:latest\nENV A=1", ("echo $A", "1")),
+    "from an argument": Row("ARG B=busybox\nARG T=${B}:latest\nFROM $T\nENV A=1", ("echo $A", "1")),
+    "from a stage": Row("FROM busybox AS one\nENV A=1\nRUN echo x > /x\nFROM one\nENV B=2", ("cat /x; echo $A$B", "x\n12")),
+    "from scratch": Row("FROM busybox AS b\nFROM scratch\nCOPY --from=b / /\nENV A=1", ("echo $A", "1")),
+    "from with a platform": Row("FROM --platform=linux/amd64 busybox\nENV A=1", ("echo $A", "1")),
+    "argument": Row("ARG A=1\nRUN echo $A > /x", ("cat /x; echo ${A-unset}", "1\nunset")),
+    "arguments": Row("ARG A=1 B=$A\nRUN echo $A $B > /x", ("cat /x", "1 1"), later=True),
+    "global argument": Row("ARG A=1\nFROM busybox\nRUN echo \"<$A>\" > /x\nARG A\nRUN echo $A >> /x", ("cat /x", "<>\n1")),
+    "argument ends with its stage": Row("FROM busybox AS a\nARG A=1\nFROM busybox\nRUN echo \"<$A>\" > /x", ("cat /x", "<>")),
+    "variable before argument": Row("ARG A=1\nENV A=2\nRUN echo $A > /x", ("cat /x", "2")),
+    "platform arguments": Row("ARG TARGETOS\nRUN echo $TARGETOS > /x", ("cat /x", "linux"), later=True),
+    # -- ENV
+    "env": Row("ENV A=1 B=\"x y\" C='$A' D=a\\ b", ("echo \"$A/$B/$C/$D\"", "1/x y/$A/a b")),
+    "env, old form": Row("ENV A x  y \"z\"", ("echo \"$A\"", "x  y z")),
+    "env does not see itself": Row("ENV A=1\nENV A=2 B=$A", ("echo $A$B", "21")),
+    "env, defaults": Row("ENV A=1 E=\nENV B=${A:-d} C=${N:-d$A} D=${E:-e} F=${A:+s} G=${N:+s}x",
+                         ("echo $B/$C/$D/$F/$G", "1/d1/e/s/x")),
+    "env, defaults without a colon": Row("ENV E=\nENV B=${E-x} C=${N-x} D=${E+x}", ("echo \"$B/$C/$D\"", "/x/x"), later=True),
+    "env, cut": Row("ENV P=/a/b.tar.gz\nENV A=${P#*/} B=${P##*/} C=${P%.*} D=${P%%.*}", ("echo $A $B $C $D", "a/b.tar.gz b.tar.gz /a/b.tar /a/b"),
+                    later=True),
+    "env, replaced": Row("ENV P=foofoo\nENV A=${P/o/0} B=${P//o/0} C=${P/f*o/x}", ("echo $A $B $C", "f0ofoo f00f00 x"), later=True),
+    "env, escapes": Row("ENV A=1\nENV B=\\$A C=\"\\$A\" D='\\$A' E=$A\\$A", ("echo $B $C $D $E", "$A $A \\$A 1$A")),
+    # -- RUN
+    "run, shell form": Row("RUN echo \"$HOME\" && echo 2 > /x", ("cat /x", "2")),
+    "run, exec form": Row('RUN ["/bin/sh", "-c", "echo exec > /x"]', ("cat /x", "exec")),
+    "run in the working directory": Row("WORKDIR /w\nRUN pwd > x", ("cat /w/x", "/w")),
+    "run as a user": Row("RUN mkdir -m 777 /u\nUSER 12:34\nRUN id -u > /u/x; id -g >> /u/x", ("cat /u/x", "12\n34")),
+    "run deletes": Row("RUN echo 1 > /x\nRUN rm /x; rm -r /home", ("ls -d /x /home 2>&1 | wc -l", "2")),
+    "run without a network": Row("RUN --network=none ls /sys/class/net > /x", ("cat /x", "lo"), later=True),
+    "run, sandboxed": Row("RUN --security=sandbox echo 1 > /x", ("cat /x", "1"), later=True),
+    "run, document": Row("RUN <<EOF\necho 1 > /x\necho 2 >> /x\nEOF", ("cat /x", "1\n2"), later=True),
+    "run, document to a command": Row("RUN cat <<A > /x && cat <<B >> /x\none $HOME\nA\ntwo\nB", ("cat /x", "one /root\ntwo"), later=True),
+    "run, document without tabs": Row("RUN <<-EOF\n\techo 1 > /x\n\tEOF", ("cat /x", "1"), later=True),
+    "run, script": Row("RUN <<EOF\n#!/bin/busybox ash\necho $0 > /x\nEOF", ("cat /x", "/dev/pipes/EOF"), later=True),
+    "run, cache": Row("RUN --mount=type=cache,target=/c echo 1 >> /c/f; wc -l < /c/f > /n; true\n"
+                      "RUN --mount=type=cache,target=/c echo 2 >> /c/f; cp /c/f /x",
+                      ("tail -n 2 /x; ls /c", "1\n2"), later=True),
+    "run, bind": Row("RUN --mount=type=bind,source=d,target=/m cat /m/one /m/sub/two > /x; touch /m/n 2>&1 | grep -c Read >> /x",
+                     ("cat /x; ls /m", "121"), later=True),
+    "run, bind of a file": Row("RUN --mount=target=/m/a,source=a.txt cat /m/a > /x", ("cat /x", "A"), later=True),
+    "run, bind from a stage": Row("FROM busybox AS s\nRUN echo s > /f\nFROM busybox\nRUN --mount=from=s,target=/m,rw cat /m/f > /x; touch /m/y",
+                                  ("cat /x", "s"), later=True),
+    "run, tmpfs": Row("RUN --mount=type=tmpfs,target=/t,size=64k df -k /t | tail -n 1 > /x; echo 1 > /t/f",
+                      ("grep -c 64 /x; ls /t", "1"), later=True),
+    "run, secret that nobody needs": Row("RUN --mount=type=secret,id=s test ! -e /run/secrets/s", later=True),
+    # -- COPY, ADD
+    "copy a file": Row("COPY a.txt /x", ("cat /x; stat -c '%u %g %a' /x", "A0 0 644")),
+    "copy into a directory": Row("COPY a.txt b.txt /deep/er/", ("cat /deep/er/a.txt /deep/er/b.txt; stat -c %a /deep", "AB755")),
+    "copy below the working directory": Row("WORKDIR /w\nCOPY a.txt .\nCOPY a.txt x", ("cat a.txt x", "AA")),
+    "copy, exec form": Row('COPY ["with space", "/x y"]', ("cat '/x y'", "S")),
+    "copy a directory's content": Row("COPY d /x", ("find /x -type f | sort; cat /x/sub/two", "/x/one\n/x/sub/two\n/x/x.txt\n2")),
+    "copy into what is there": Row("RUN mkdir /x && echo old > /x/one && echo o > /x/old\nCOPY d/ /x/", ("cat /x/one /x/old", "1o")),
+    "copy with wildcards": Row("COPY *.txt /x/\nCOPY d/?ne /y", ("ls /x; cat /y", "a.txt\nb.txt\nodd[1].txt\n1")),
+    "copy a class": Row("COPY [ab].txt /x/", ("ls /x", "a.txt\nb.txt")),
+    "copy an escaped name": Row("COPY odd[[]1].txt /x", ("cat /x", "O")),
+    "copy follows a link": Row("COPY link /x", ("test -h /x || cat /x", "A")),
+    "copy through a link of the image": Row("RUN mkdir /real && ln -s /real /l\nCOPY a.txt /l/", ("cat /real/a.txt; test -h /l && echo l", "Al")),
+    "copy everything": Row("COPY . /x", ("cat /x/d/sub/two; test -h /x/link && echo l", "2l")),
+    "copy with variables": Row("ENV F=a.txt D=/x\nCOPY $F ${D}/y", ("cat /x/y", "A")),
+    "copy from a stage": Row("FROM busybox AS s\nRUN echo s > /f; chown 3:4 /f; chmod 600 /f\nFROM busybox\nCOPY --from=s /f /x",
+                             ("cat /x; stat -c '%u %g %a' /x", "s\n3 4 600")),
+    "copy from a stage's number": Row("FROM busybox\nRUN echo s > /f\nFROM busybox\nCOPY --from=0 /f /x", ("cat /x", "s")),
+    "copy from an image": Row("FROM busybox\nCOPY --from=busybox:latest /bin /bb", ("/bb/busybox echo 1", "1")),
+    "copy with an owner": Row("COPY passwd group /etc/\nCOPY --chown=web a.txt /a\nCOPY --chown=web:staff a.txt /b\nCOPY --chown=5 d /n/d",
+                              ("stat -c '%u %g' /a /b /n /n/d /n/d/sub/two", "33 44\n33 50\n0 0\n5 5\n5 5")),
+    "copy with a mode": Row("COPY --chmod=701 a.txt /x\nCOPY --chmod=0640 d /y", ("stat -c %a /x /y/sub/two", "701\n640"), later=True),
+    "copy, linked": Row("COPY --link a.txt /x/y", ("cat /x/y", "A"), later=True),
+    "copy, parents": Row("COPY --parents d/sub/two d/./x.txt /p/", ("find /p -type f | sort", "/p/d/sub/two\n/p/x.txt"), later=True),
+    "copy, exclude": Row("COPY --exclude=*.txt --exclude=sub d /x", ("find /x -type f", "/x/one"), later=True),
+    "copy, documents": Row("ENV A=1\nCOPY <<F <<\"G\" /x/\n$A\nF\n$A\nG", ("cat /x/F /x/G", "1\n$A"), later=True),
+    "copy, document": Row("COPY <<F /x/y\nhello\nF", ("cat /x/y; stat -c %a /x/y", "hello\n644"), later=True),
+    "add a file": Row("ADD a.txt /x/", ("cat /x/a.txt", "A")),
+    "add archives": Row("ADD plain.tar /x/\nADD t.tar.gz /y\nADD t.tar.bz2 t.tar.xz /z/",
+                        ("cat /x/in/f /y/in/f /z/in/f; stat -c '%u %a' /x/in/f", "targzxz7 640")),
+    "add what only looks like one": Row("ADD not.tar.gz /x", ("cat /x", "no archive")),
+    "add, kept packed": Row("ADD --unpack=false plain.tar /x", ("test -f /x && echo f", "f"), later=True),
+    # -- the configuration
+    "label": Row("LABEL a=1 \"b c\"=\"x y\" d='e'\nLABEL a=2", None, {"Labels": {"a": "2", "b c": "x y", "d": "e"}}),
+    "cmd, exec form": Row('CMD ["echo", "1"]', None, {"Cmd": ["echo", "1"]}),
+    "cmd, shell form": Row("CMD echo 1", None, {"Cmd": ["/bin/sh", "-c", "echo 1"]}),
+    "entrypoint": Row('CMD ["a"]\nENTRYPOINT ["e", "f"]', None, {"Entrypoint": ["e", "f"], "Cmd": ["a"]}),
+    "entrypoint takes an inherited command away": Row('ENTRYPOINT ["e"]', None, {"Entrypoint": ["e"], "Cmd": None}),
+    "entrypoint, shell form": Row("ENTRYPOINT exec top", None, {"Entrypoint": ["/bin/sh", "-c", "exec top"]}),
+    "shell": Row('SHELL ["/bin/busybox", "ash", "-c"]\nRUN echo $0 > /x\nCMD x', ("cat /x", "ash"),
+                 {"Cmd": ["/bin/busybox", "ash", "-c", "x"], "Shell": ["/bin/busybox", "ash", "-c"]}),
+    "workdir": Row("WORKDIR /a\nWORKDIR b\nENV C=c\nWORKDIR $C/../d", ("pwd; ls -d /a/b/d", "/a/b/d\n/a/b/d"), {"WorkingDir": "/a/b/d"}),
+    "user": Row("ARG U=12\nUSER $U:5", ("id -u", "12"), {"User": "12:5"}),
+    "expose": Row("ENV P=81\nEXPOSE 80 $P/udp 90-91", None,
+                  {"ExposedPorts": {"80/tcp": {}, "81/udp": {}, "90/tcp": {}, "91/tcp": {}}}),
+    "volume": Row('VOLUME /v /w\nVOLUME ["/x y"]', None, {"Volumes": {"/v": {}, "/w": {}, "/x y": {}}}),
+    "stopsignal": Row("STOPSIGNAL SIGUSR1", None, {"StopSignal": "SIGUSR1"}),
+    "healthcheck": Row('HEALTHCHECK --interval=5s --timeout=1m --start-period=1.5s --retries=3 CMD ["a", "b"]', None,
+                       {"Healthcheck": {"Test": ["CMD", "a", "b"], "Interval": 5 * 10**9, "Timeout": 60 * 10**9,
+                                        "StartPeriod": 1_500_000_000, "Retries": 3}}),
+    "healthcheck, shell form": Row("HEALTHCHECK CMD a b", None, {"Healthcheck": {"Test": ["CMD-SHELL", "a b"]}}),
+    "healthcheck none": Row("HEALTHCHECK NONE", None, {"Healthcheck": {"Test": ["NONE"]}}),
+    "onbuild": Row("ONBUILD RUN echo 1 > /x\nONBUILD ENV A=1", None, {"OnBuild": ["RUN echo 1 > /x", "ENV A=1"]}),
+    "maintainer": Row("MAINTAINER me <me@x>\nENV A=1", ("echo $A", "1")),
+}  # fmt: skip
+
+Builder = Callable[[Engine, bytes], builds.Built]
+
+
+@pytest.fixture(params=["docker", "docker-py"])
+def build(request: pytest.FixtureRequest) -> Builder:
+    return builds.by_cli if request.param == "docker" else builds.by_docker_py
+
+
+def dockerfile(text: str) -> str:
+    starts = text.removeprefix("\ufeff").lstrip("# ").lower()
+    whole = starts.startswith(("from", "syntax", "escape")) or "\nFROM" in text
+    return text if whole else f"FROM busybox\n{text}\n"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_instruction(engine: Engine, build: Builder, name: str) -> None:
+    row = ROWS[name]
+    if PEER and row.later:
+        pytest.skip("later than dockerd 20.10")
+    built = build(engine, builds.archive(FILES, dockerfile(row.text)))
+    assert built.image, f"{built.error}\n{built.said}"
+    if row.run is not None:
+        ran = engine.ok("run", "--rm", "--entrypoint", "/bin/sh", built.image, "-c", row.run[0])
+        assert ran == row.run[1], built.said
+    found = builds.config(engine, built.image)["Config"]
+    for key, value in (row.has or {}).items():
+        assert found.get(key) == value, (key, found)
+
+
+# A Dockerfile below FROM busybox, and what the error says.
+REFUSED: dict[str, tuple[str, str]] = {
+    "unknown instruction": ("RUNN x", "dockerfile parse error on line 2: unknown instruction: RUNN"),
+    "unknown flag": ("COPY --form=x a b", "dockerfile parse error on line 2: unknown flag: --form"),
+    "flag twice": ("COPY --from=a --from=b a b", "dockerfile parse error on line 2: duplicate flag specified: from"),
+    "copy without a destination": ("COPY a.txt", "dockerfile parse error on line 2: COPY requires at least two arguments, but only one was provided. Destination could not be determined"),
+    "copy of nothing": ("COPY nope /x", "COPY failed: file not found in build context or excluded by .dockerignore: stat nope: file does not exist"),
+    "copy without a match": ("COPY nope* /x", "COPY failed: no source files were specified"),
+    "copy out of the context": ("COPY ../x /x", "COPY failed: forbidden path outside the build context: ../x ()"),
+    "copy of several to a file": ("COPY a.txt b.txt /x", "When using COPY with more than one source file, the destination must be a directory and end with a /"),
+    "copy of a directory over a file": ("RUN touch /x\nCOPY d /x", "cannot copy to non-directory: /x"),
+    "copy from nowhere": ("COPY --from=localhost:1/no/such /a /b", "invalid from flag value localhost:1/no/such: "),
+    "chown to nobody": ("COPY --chown=nobody-there a.txt /x", "unable to convert uid/gid chown string to host mapping: "),
+    "chmod of letters": ("COPY --chmod=u+x a.txt /x", "invalid chmod parameter: 'u+x'. it should be octal string and between 0 and 07777"),
+    "env without a value": ("ENV A", "dockerfile parse error on line 2: ENV must have two arguments"),
+    "env without =": ("ENV A=1 B", "dockerfile parse error on line 2: Syntax error - can't find = in \"B\". Must be of the form: name=value"),
+    "substitution": ("ENV A=${B", "missing '}'"),
+    "modifier": ("ENV A=${B:^x}", "unsupported modifier (:^) in substitution"),
+    "quote": ("ENV A=\"x", "dockerfile parse error on line 2: unexpected end of statement while looking for matching double-quote"),
+    "required variable": ('ENV A="${B:?give one}"', "B: give one"),
+    "no FROM": ("FROM", "dockerfile parse error on line 2: FROM requires either one or three arguments"),
+    "stage name": ("FROM busybox AS 1x", "dockerfile parse error on line 2: invalid name for build stage: \"1x\", name can't start with a number or contain symbols"),
+    "no such image": ("FROM localhost:1/no/such", "localhost:1"),
+    "chained onbuild": ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+    "onbuild from": ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
+    "onbuild of what is wrong": ("ONBUILD COPY x", "dockerfile parse error on line 2: COPY requires at least two arguments"),
+    "healthcheck": ("HEALTHCHECK FOO x", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
+    "healthcheck interval": ("HEALTHCHECK --interval=5 CMD x", "time: missing unit in duration \"5\""),
+    "signal": ("STOPSIGNAL what ever", "Invalid signal: what ever"),
+    "port": ("EXPOSE 80x", "Invalid containerPort: 80x"),
+    "shell": ("SHELL sh -c", "SHELL requires the arguments to be in JSON form"),
+    "here-document": ("RUN <<EOF\necho", "dockerfile parse error on line 2: unterminated heredoc"),
+    "insecure": ("RUN --security=insecure true", "--security"),
+    "mount": ("RUN --mount=type=what,target=/x true", "unsupported mount type \"what\""),
+    "mount's key": ("RUN --mount=type=tmpfs,target=/x,id=3 true", "unexpected key 'id' for mount type 'tmpfs'"),
+    "secret": ("RUN --mount=type=secret,id=s,required=true true", "cannot carry it"),
+    "git": ("ADD https://localhost:1/x.git /x", "is not implemented by boxwright"),
+    "run": ("RUN exit 3", "The command '/bin/sh -c exit 3' returned a non-zero code: 3"),
+    "program": ('RUN ["/no/such"]', "/no/such"),
+    "a deletion's name": ("RUN mkdir /x\nCOPY <<.wh.f /x/\n1\n.wh.f", "a name that begins with .wh. means a deletion in a layer"),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(PEER, reason="texts of a later version")
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(engine: Engine, build: Builder, name: str) -> None:
+    text, error = REFUSED[name]
+    built = build(engine, builds.archive(FILES, f"FROM busybox\n{text}\n"))
+    assert not built.image and error in built.error, built
+    assert engine.ok("ps", "-aq") == ""
+
+
+@pytest.mark.skipif(PEER, reason="texts of a later version")
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("RUN true\nFROM busybox\n", "dockerfile parse error on line 1: no build stage in current context"),
+        ("ARG A=1\n", "dockerfile parse error on line 1: no build stage in current context"),
+        ("# nothing\n", "file with no instructions"),
+        ("# escape=x\nFROM busybox\n", "invalid ESCAPE 'x' does not match ` or \\"),
+        ("FROM $NOTHING\n", "base name ($NOTHING) should not be blank"),
+        ("FROM scratch\n", "No image was generated. Is your Dockerfile empty?"),
+        ("", "the Dockerfile (Dockerfile) cannot be empty"),
+    ],
+)
+def test_refused_as_a_whole(engine: Engine, build: Builder, text: str, error: str) -> None:
+    built = build(engine, builds.archive({}, text))
+    assert not built.image and error in built.error, built
+
+
+def test_triggers_of_a_base(engine: Engine, build: Builder) -> None:
+    base = builds.by_docker_py(
+        engine, builds.archive({}, "FROM busybox\nONBUILD COPY a.txt /x\nONBUILD RUN cat /x > /y\n"), tag="triggers:1"
+    )
+    built = build(engine, builds.archive(FILES, "FROM triggers:1\nENV A=1\n"))
+    assert "# Executing 2 build triggers\n" in built.said and base.image
+    assert engine.ok("run", "--rm", built.image, "cat", "/y") == "A"
+    assert not builds.config(engine, built.image)["Config"].get("OnBuild")
+    engine.ok("rmi", "-f", "triggers:1")

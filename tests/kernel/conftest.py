@@ -1,0 +1,30 @@
+"""Fixtures of the kernel tests."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernel.containers import Box, make_root
+
+from boxwright.libcontainer import cgroups
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    """A fresh container root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    return Box(make_root(tmp_path / "root"))
+
+
+@pytest.fixture
+def manager() -> Iterator[cgroups.Manager]:
+    """A cgroup of this test's own."""
+    parent = f"/boxwright-test-{os.getpid()}"
+    made = cgroups.manager(cgroups.detect(), parent, "box", {})
+    made.create()
+    yield made
+    made.kill()
+    made.destroy()
+    cgroups.remove_parent(cgroups.detect(), parent)

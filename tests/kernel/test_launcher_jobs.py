@@ -1,0 +1,84 @@
+"""Jobs through a real worker launcher: results, errors, descriptors, cancellation."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from boxwright import errdefs
+from boxwright.launcher.client import Launcher
+from boxwright.launcher.jobs import Jobs
+
+pytestmark = pytest.mark.root
+DEADLINE = 30.0
+
+
+def with_jobs(body: Callable[[Jobs, Path], Awaitable[None]]) -> None:
+    async def whole(root: Path) -> None:
+        launcher = Launcher(str(root), "worker")
+        try:
+            await asyncio.wait_for(body(Jobs(launcher), root), DEADLINE)
+        finally:
+            await launcher.close()
+        # With nobody connected and no child left, the launcher goes.
+        async with asyncio.timeout(DEADLINE):
+            while workers(root):
+                await asyncio.sleep(0.05)
+
+    with tempfile.TemporaryDirectory(prefix="boxwright-jobs-") as directory:
+        asyncio.run(whole(Path(directory)))
+
+
+def workers(root: Path) -> list[int]:
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.fsencode(root) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def test_an_unknown_job_is_refused_and_the_next_one_runs() -> None:
+    async def body(jobs: Jobs, root: Path) -> None:
+        for _ in range(3):
+            with pytest.raises(errdefs.Error):
+                await jobs.run("no.such.job", {"big": "x" * 300_000})
+
+    with_jobs(body)
+
+
+def test_many_at_once_each_get_their_own_answer() -> None:
+    async def body(jobs: Jobs, root: Path) -> None:
+        answers = await asyncio.gather(*(jobs.run(f"unknown.{n}", {}) for n in range(20)), return_exceptions=True)
+        for n, answer in enumerate(answers):
+            assert isinstance(answer, errdefs.Error)
+            assert f"unknown.{n}" in str(answer)
+
+    with_jobs(body)
+
+
+def test_a_cancelled_job_ends() -> None:
+    async def body(jobs: Jobs, root: Path) -> None:
+        reader, writer = os.pipe()  # a layer that never comes
+        target = root / "layer"
+        target.mkdir()
+        directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        waiting = asyncio.ensure_future(jobs.run("archive.expand", {"compression": "gzip"}, [reader, directory]))
+        async with asyncio.timeout(DEADLINE):
+            while len(workers(root)) < 2 and not waiting.done():
+                await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises((asyncio.CancelledError, errdefs.Error)):
+            await waiting
+        async with asyncio.timeout(DEADLINE):
+            while len(workers(root)) > 1:
+                await asyncio.sleep(0.01)
+        for fd in (reader, writer, directory):
+            os.close(fd)
+
+    with_jobs(body)

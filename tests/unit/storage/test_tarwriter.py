@@ -1,0 +1,113 @@
+"""The writer of archives, read back by tarfile: whatever the sizes are against those of its buffer."""
+
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boxwright.storage import tarwriter
+
+CHUNK = 4096
+SIZES = st.sampled_from([0, 1, 511, 512, 513, 3072, 3583, 3584, 3585, 4095, 4096, 4097, 8192, 20_000])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_buffer() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tarwriter, "_CHUNK", CHUNK)
+        yield
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def content(number: int, size: int) -> bytes:
+    return bytes((number * 31 + i * 7) % 256 for i in range(size))
+
+
+@given(sizes=st.lists(SIZES, max_size=12), foreign=st.lists(SIZES, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_files_and_foreign_bytes_come_out_in_order(sizes: list[int], foreign: list[int]) -> None:
+    written: list[bytes] = []
+    with tempfile.TemporaryDirectory() as home, opened(Path(home)) as fd:
+        writer = tarwriter.Writer(lambda data: written.append(bytes(data)))
+        expected: dict[str, bytes] = {}
+        for number, size in enumerate(sizes):
+            expected[f"f{number}"] = content(number, size)
+            (Path(home) / f"f{number}").write_bytes(expected[f"f{number}"])
+            writer.add(b"f%d" % number, fd, b"f%d" % number)
+            if number < len(foreign):
+                data = content(99, foreign[number])
+                expected[f"x{number}"] = data
+                writer.send(tarwriter.header(b"x%d" % number, size=len(data)))
+                writer.send(memoryview(data))
+                writer.send(bytes(-len(data) % 512))
+        writer.finish()
+    with tarfile.open(fileobj=io.BytesIO(b"".join(written))) as archive:
+        assert {m.name: archive.extractfile(m).read() for m in archive} == expected  # type: ignore[union-attr]
+        assert archive.getnames() == list(expected)
+    whole = sum(512 + (len(data) + 511) // 512 * 512 for data in expected.values()) + 1024
+    assert sum(map(len, written)) == whole
+    assert len(written) <= whole // (CHUNK - 512) + 2 * len(foreign) + 1  # gathered, not one by one
+
+
+@pytest.mark.parametrize("size", [100, CHUNK, 3 * CHUNK + 17])
+@pytest.mark.parametrize("left", [0, 50])
+def test_a_file_that_is_cut_after_its_header_is_filled_up_with_zeroes(tmp_path: Path, size: int, left: int) -> None:
+    (tmp_path / "f").write_bytes(b"x" * size)
+    written: list[bytes] = []
+
+    def cut(status: os.stat_result) -> tarwriter.Described:
+        os.truncate(tmp_path / "f", left)
+        return tarwriter.described(status)
+
+    with opened(tmp_path) as fd:
+        # What the buffer held before must not show where the file has nothing.
+        writer = tarwriter.Writer(lambda data: written.append(bytes(data)), cut)
+        writer.send(tarwriter.header(b"before", size=3 * CHUNK))
+        writer.send(b"s" * 3 * CHUNK)
+        writer.add(b"f", fd, b"f")
+        writer.finish()
+    with tarfile.open(fileobj=io.BytesIO(b"".join(written))) as archive:
+        assert archive.extractfile("f").read() == b"x" * left + bytes(size - left)  # type: ignore[union-attr]
+
+
+def test_every_kind_of_file_and_its_header(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(mode=0o751)
+    (tmp_path / "f").write_bytes(b"1")
+    os.link(tmp_path / "f", tmp_path / "hard")
+    os.symlink("f" * 150, tmp_path / "soft")
+    os.mkfifo(tmp_path / "pipe")
+    os.chmod(tmp_path / "f", 0o4640)
+    long = b"n" * 120
+    (tmp_path / long.decode()).write_bytes(b"2")
+    written: list[bytes] = []
+    with opened(tmp_path) as fd:
+        writer = tarwriter.Writer(lambda data: written.append(bytes(data)))
+        for name in (b"d", b"f", b"hard", b"soft", b"pipe", long, b"missing"):
+            writer.add(name, fd, name)
+        writer.whiteout(b"d/gone")
+        writer.opaque(b"d")
+        writer.finish()
+    with tarfile.open(fileobj=io.BytesIO(b"".join(written))) as archive:
+        found = {member.name: member for member in archive}
+    assert list(found) == ["d", "f", "hard", "soft", "pipe", long.decode(), "d/.wh.gone", "d/.wh..wh..opq"]
+    assert found["d"].isdir() and found["d"].mode == 0o751
+    assert found["f"].mode == 0o4640 and found["f"].uid == os.getuid()
+    assert found["f"].mtime == int((tmp_path / "f").stat().st_mtime)
+    assert found["hard"].islnk() and found["hard"].linkname == "f"
+    assert found["soft"].issym() and found["soft"].linkname == "f" * 150
+    assert found["pipe"].isfifo()
