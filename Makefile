@@ -11,9 +11,13 @@ demo:
 	@scripts/setup
 	@scripts/demo
 
-# Random order by pytest-randomly; the seed is printed and repeats a run with `-p randomly -p "randomly_seed=N"`.
+# One number behind all that is chosen by chance: the order of the tests, what hypothesis, the fuzzer and the faults try.
+# A run with another: make test SEED=$$RANDOM
+SEED ?= 1
+CHANCE = BOXWRIGHT_FUZZ_SEED=$(SEED) BOXWRIGHT_FAULT_SEED=$(SEED)
+
 test: setup
-	$(PY) -m pytest --leak-check -m "not vm and not examples" $(ARGS)
+	$(CHANCE) $(PY) -m pytest --randomly-seed=$(SEED) --hypothesis-seed=$(SEED) --leak-check -m "not vm and not examples" $(ARGS)
 
 # The Dockerfiles of examples/: built, run, spoken to by real clients. Fetches Debian's packages; a few minutes.
 test-examples: setup

@@ -88,13 +88,14 @@ def test_platforms_are_read() -> None:
         "linux/arm/6": ("linux", "arm", "v6"),
         "armhf": ("linux", "arm", "v7"),
         "armel": ("linux", "arm", "v6"),
+        "riscv64": ("linux", "riscv64", ""),
         "Linux/X86_64": ("linux", "amd64", ""),
         "windows/amd64": ("windows", "amd64", ""),
     }.items():
         found = platforms.parse(text)
         assert (found.os, found.architecture, found.variant) == expected, text
     assert platforms.parse("") == platforms.host()
-    for text in ("linux/", "/", "a/b/c/d", "linux/am d64", "linux/\n"):
+    for text in ("linux/", "/", "a/b/c/d", "linux/am d64", "linux/\n", "TERM", "x"):
         with pytest.raises(InvalidParameter):
             platforms.parse(text)
 

@@ -12,6 +12,10 @@ _ARCHITECTURES = {
 }  # fmt: skip
 _SYSTEMS = {"macos": "darwin"}
 _KNOWN_SYSTEMS = ("linux", "windows", "darwin", "freebsd", "wasip1")
+_KNOWN_ARCHITECTURES = (
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
+    "s390x", "wasm",
+)  # fmt: skip
 # Variants that run what was built for those behind them, best first.
 _ARM = ("v8", "v7", "v6", "v5")
 _AMD64 = ("v4", "v3", "v2", "v1")
@@ -28,6 +32,8 @@ def parse(text: str) -> Platform:
     if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
         raise InvalidParameter(f'"{text}" is an invalid platform: expected os[/arch[/variant]]')
     if len(parts) == 1 and parts[0] not in (*_KNOWN_SYSTEMS, *_SYSTEMS):
+        if parts[0] not in (*_KNOWN_ARCHITECTURES, *_ARCHITECTURES):
+            raise InvalidParameter(f'"{text}": unknown operating system or architecture')
         parts.insert(0, "linux")
     system = _SYSTEMS.get(parts[0], parts[0])
     named = parts[1] if len(parts) > 1 else host_architecture()
