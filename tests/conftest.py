@@ -5,8 +5,13 @@ import select
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.engine import Engine, Peer
 from support.leaks import Snapshot
+
+# Machines are slow at times: what hypothesis tries is bounded by number, never by the clock.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -35,9 +35,8 @@ class ServedFake:
         assert self._ready.wait(10)
 
     def _main(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(self._serve())
-        self.loop.close()
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self.backend = FakeBackend()

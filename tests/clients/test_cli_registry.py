@@ -305,7 +305,7 @@ def test_manifest_inspect(engine: Engine, plain: Registry) -> None:
     assert [one["os"] for one in found["Platforms"]] == ["linux"]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, 2**32))
 def test_bytes_survive_every_way(engine: Engine, other: Engine, plain: Registry, seed: int) -> None:
     """Pushed → pulled elsewhere → saved → loaded → pushed: the configuration, the layers and the blobs are the same."""

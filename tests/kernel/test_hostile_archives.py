@@ -276,7 +276,7 @@ SEEDS = [pack(evil("a"), directory("d"), link("b", "a"), symlink("c", "d")), *li
          CONTAINED["overlay's own attributes"], CONTAINED["a global header"]]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=8)), max_size=4),

@@ -87,7 +87,7 @@ def members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
     return member(path, content=draw(CONTENTS), pax_headers=draw(PAX), **looks)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(members(), max_size=12),
     st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),

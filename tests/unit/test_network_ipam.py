@@ -136,7 +136,7 @@ def test_a_range_inside_the_subnet(tmp_path: Path) -> None:
     pool.db.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps=st.lists(st.tuples(st.sampled_from(["take", "give", "lose", "gone"]), st.integers(0, 9)), max_size=60))
 def test_no_address_has_two_owners(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]) -> None:
     """Against a model: what is owned is distinct, and quarantined addresses come back only by force."""

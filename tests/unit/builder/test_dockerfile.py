@@ -63,7 +63,7 @@ def expressions(draw: Any) -> str:
 
 
 @pytest.mark.skipif(shutil.which("dash") is None, reason="there is no dash to compare with")
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(expressions(), min_size=20, max_size=40))
 def test_substitutions_are_those_of_a_shell(given_: list[str]) -> None:
     script = "".join(f'printf "%s\\n" "{text}"\n' for text in given_)

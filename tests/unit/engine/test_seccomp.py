@@ -150,7 +150,7 @@ _PROFILES = st.fixed_dictionaries(
 
 
 @given(_PROFILES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_profile_is_compiled_or_refused(tmp_path_factory: pytest.TempPathFactory, profile: dict) -> None:
     compiler = Seccomp(str(tmp_path_factory.getbasetemp() / "any"), host=HOST)
     try:

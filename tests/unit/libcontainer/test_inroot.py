@@ -137,7 +137,7 @@ def test_bounded_reads(root: Root) -> None:
 NAMES = st.sampled_from(["a", "b", "l", "..", ".", "x"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     links=st.lists(st.tuples(NAMES, st.lists(NAMES, min_size=1, max_size=4), st.booleans()), max_size=4),
     wanted=st.lists(NAMES, min_size=1, max_size=6),

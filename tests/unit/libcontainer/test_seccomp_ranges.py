@@ -103,7 +103,7 @@ PROFILES = st.fixed_dictionaries(
 
 @only_here
 @given(PROFILES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_profile(profile: dict) -> None:
     long = seccomp_filter.program(profile)
     short = shorten(long)
@@ -142,7 +142,7 @@ def programs(draw: st.DrawFn) -> bytes:
 
 
 @given(programs())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_program(long: bytes) -> None:
     short = shorten(long)
     assert len(short) <= len(long)

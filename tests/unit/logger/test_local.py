@@ -30,7 +30,7 @@ def write(path: Path, lines: list[bytes], size: int = 0, files: int = 1) -> None
     writer.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 50 * 35), junk=st.binary(max_size=60))
 def test_whatever_a_crash_leaves_is_mended_and_written_on(cut: int, junk: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -44,7 +44,7 @@ def test_whatever_a_crash_leaves_is_mended_and_written_on(cut: int, junk: bytes)
         assert stored(path) == [*LINES[:good], b"after\n"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=400))
 def test_hostile_bytes_are_no_blocks(data: bytes) -> None:
     end = BLOCKS.whole(data)
@@ -52,7 +52,7 @@ def test_hostile_bytes_are_no_blocks(data: bytes) -> None:
     list(local.blocks(data[:end]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 120))
 def test_tail_counts_records_within_blocks(counts: list[int], tail: int) -> None:
     with tempfile.TemporaryDirectory() as directory:

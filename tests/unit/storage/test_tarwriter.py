@@ -39,7 +39,7 @@ def content(number: int, size: int) -> bytes:
 
 
 @given(sizes=st.lists(SIZES, max_size=12), foreign=st.lists(SIZES, max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_files_and_foreign_bytes_come_out_in_order(sizes: list[int], foreign: list[int]) -> None:
     written: list[bytes] = []
     with tempfile.TemporaryDirectory() as home, opened(Path(home)) as fd:
