@@ -29,7 +29,7 @@ def own(nothing_left_behind: None) -> Iterator[Engine]:
 
 
 def residue(engine: Engine) -> dict[str, Any]:
-    """What is left in the engine's own books and directories when no container is."""
+    """What is left in the engine's own books and directories, and of its processes, when no container is."""
     return {
         "containers": engine.api("GET", "/containers/json?all=1").json,
         "endpoints": engine.api("GET", "/networks/bridge").json["Containers"],
@@ -38,6 +38,7 @@ def residue(engine: Engine) -> dict[str, Any]:
         "volumes": engine.api("GET", "/volumes").json["Volumes"] or [],
         "images": [image for image in engine.api("GET", "/images/json").json if "i-" in str(image["RepoTags"])],
         "cgroups": sorted(below.groups(engine)),
+        "processes": below.surplus(engine),
     }
 
 
@@ -58,10 +59,11 @@ def kill_while(engine: Engine, clients: type[Worker], kill: Callable[[Load, rand
         for future in running:
             future.result(180)
     assert sum(len(worker.done) for worker in workers) >= WORKERS
-    wait_for(
-        lambda: not any(residue(engine).values()),
-        f"nothing is left (seed {SEED}): {json.dumps(residue(engine), default=str)[:2000]}",
-    )
+    try:
+        wait_for(lambda: not any(residue(engine).values()), "nothing is left")
+    except AssertionError:
+        left = json.dumps({kind: what for kind, what in residue(engine).items() if what}, default=str)
+        raise AssertionError(f"left behind (seed {SEED}): {left[:2000]}") from None
 
 
 def hit(load: Load, *names: str, chance: random.Random) -> None:

@@ -26,6 +26,15 @@ def named(engine: Engine, *names: str) -> list[int]:
     return [pid for pid, name in both.items() if name in names]
 
 
+def surplus(engine: Engine) -> list[str]:
+    """The names of processes that no engine without containers has: it has two launchers and one shim that waits."""
+    found = sorted([*processes(engine).values(), *processes(engine, "worker").values()])
+    for name in (*LAUNCHERS, WAITING_SHIM, WAITING_PROCESS):
+        if name in found:
+            found.remove(name)
+    return found
+
+
 def groups(engine: Engine) -> set[str]:
     """The names of the containers' cgroups, without the one of the first process that waits for a start."""
     instance = (engine.data_root / "instance").read_text().split()[0]

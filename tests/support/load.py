@@ -32,13 +32,18 @@ class Gone(Exception):
 class Load:
     """What the clients share with who kills.
 
-    up: whether the engine runs.  over: whether new lives begin.  hit: how often a launcher or a shim was killed.
+    up: whether the engine runs.  over: whether new lives begin.  hit: grows when a launcher or a shim is about to be
+    killed, and when it is dead; odd in between.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.hit = engine, 0
         self.up, self.over = threading.Event(), threading.Event()
         self.up.set()
+
+    def disturbed(self, since: int) -> bool:
+        """Whether a launcher or a shim was being killed when `hit` was `since`, or has been later."""
+        return since % 2 == 1 or self.hit != since
 
     def kill_engine(self) -> None:
         self.up.clear()
@@ -74,7 +79,7 @@ class Worker:
                 broke_off = True
                 self.over.wait(0.02)
                 continue
-            if answer.status == 500 and self.load.hit != hit:
+            if answer.status == 500 and self.load.disturbed(hit):
                 assert answer.message, f"{method} {path}: 500 without a word (seed {SEED})"
                 broke_off = True
                 continue
@@ -122,7 +127,7 @@ class Worker:
             hit = self.load.hit
             try:
                 answer = self.call("POST", f"/containers/{name}/start")
-                if answer.status == 500 and answer.message and self.load.hit != hit:
+                if answer.status == 500 and answer.message and self.load.disturbed(hit):
                     continue  # launchers were killed again and again: it says so, and can be started again
                 assert answer.status in (204, 304), f"start {name}: {answer.status} {answer.raw!r} (seed {SEED})"
                 return
@@ -193,7 +198,7 @@ class Worker:
         self.start(name)
         wait_for(lambda: self.inspect(name)["State"]["Status"] == "exited", f"{name} gives up (seed {SEED})", 60)
         found = self.inspect(name)
-        if found["State"]["ExitCode"] == 128 and self.load.hit != hit:
+        if found["State"]["ExitCode"] == 128 and self.load.disturbed(hit):
             # A restart of its own met a helper that was killed: as dockerd's, the policy ends there, and says why.
             assert found["State"]["Error"], f"{name} (seed {SEED})"
             self.remove(name)
