@@ -16,7 +16,7 @@ from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, en
 from testsuite.execdrivers.test_conformance import disconnect, gone, process
 
 from boxwright.errdefs import StepError
-from boxwright.execdriver import Driver, Hooks, StartRequest, native
+from boxwright.execdriver import Driver, Hooks, StartRequest, native, running
 from boxwright.launcher import exitrecord, packets
 from boxwright.libcontainer import cgroups
 
@@ -43,14 +43,14 @@ def test_the_death_of_a_shim_is_the_death_of_its_container(bench: Bench) -> None
     request = bench.request("sh", "-c", "sleep 1000 & sleep 1000")
 
     async def body(driver: Driver) -> None:
-        running = await driver.start(request, Hooks())
+        life = await driver.start(request, Hooks())
         (shim,) = named(bench, "boxwright-shim")
         os.kill(shim, signal.SIGKILL)
-        status = await asyncio.wait_for(asyncio.shield(running.exit), DEADLINE)
+        status = await asyncio.wait_for(asyncio.shield(life.exit), DEADLINE)
         assert (status.exit_code, status.signal) == (137, 9)
         assert "shim died" in status.error
         assert bench.group(request).pids() == []
-        await driver.cleanup(request.id, request.cgroup)
+        await driver.cleanup(request.id, request.container_dir, request.cgroup)
 
     run(bench, body)
     bench.assert_nothing_of(request)
@@ -323,7 +323,7 @@ def test_a_stopped_shim_does_not_stop_the_engine(bench: Bench) -> None:
 
 
 def test_a_container_is_ended_past_its_stopped_shim(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "SEEN_SECONDS", 0.1)
+    monkeypatch.setattr(running, "SEEN_SECONDS", 0.1)
     request = bench.request("sh", "-c", "sleep 1000 & sleep 1000")
 
     async def body(driver: Driver) -> None:
@@ -361,14 +361,14 @@ def test_a_stopped_shim_is_not_adopted_and_does_not_wake_up(bench: Bench, monkey
     engine.kill()
     engine.wait(DEADLINE)
     engine.stdout.close()
-    monkeypatch.setattr(native, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.1)
 
     async def body(driver: Driver) -> None:
         assert await driver.adopt(request.id, 1, Hooks()) is None
         async with asyncio.timeout(DEADLINE):
             while shim in bench.shims():
                 await asyncio.sleep(0.02)
-        await driver.cleanup(request.id, request.cgroup)
+        await driver.cleanup(request.id, request.container_dir, request.cgroup)
 
     run(bench, body)
     bench.assert_nothing_of(request)
@@ -429,7 +429,10 @@ def test_the_record_of_a_running_container_names_its_process(bench: Bench) -> No
         assert record["pid"] == life.pid
         assert "exit_code" not in record
         await life.signal(9)
-        await ended(life)
+        status = await ended(life)
+        record = exitrecord.read(request.container_dir)
+        assert record is not None and record["exit_code"] == 137
+        assert status.lived == record["lived_ns"] / 1e9 and 0.0 < status.lived < DEADLINE
 
     run(bench, body)
 
@@ -512,7 +515,7 @@ def test_the_group_of_a_container_without_a_shim_can_be_removed(bench: Bench) ->
     assert group.exists()
 
     async def body(driver: Driver) -> None:
-        await driver.cleanup(request.id, request.cgroup)
+        await driver.cleanup(request.id, request.container_dir, request.cgroup)
 
     run(bench, body)
     assert not cgroups.manager(bench.cgroup_driver, bench.parent, request.id).exists()

@@ -37,6 +37,7 @@ class FakeRunning:
         self.timeline: list[list[Any]] = [["execve", 1, 2, ""]]
         self.exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self.execs: dict[str, dict[str, Any]] = {}
+        self.problem = ""
         self.dies_of = {9, 15}
         self.signals: list[int] = []
         self.released = self.indestructible = False
@@ -124,14 +125,16 @@ class FakeDriver:
         self.lives.append(life)
         return life
 
-    async def adopt(self, container_id: str, generation: int, hooks: Hooks) -> FakeRunning | None:
+    async def adopt(
+        self, container_id: str, generation: int, hooks: Hooks, container_dir: str = ""
+    ) -> FakeRunning | None:
         life = self.found.get(container_id)
         return life if life is not None and life.generation == generation else None
 
     def recorded(self, container_dir: str, generation: int) -> ExitStatus | None:
         return self.records.get((os.path.basename(container_dir), generation))
 
-    async def cleanup(self, container_id: str, cgroup: dict[str, str]) -> None:
+    async def cleanup(self, container_id: str, container_dir: str, cgroup: dict[str, str]) -> None:
         self.cleaned.append(container_id)
 
 

@@ -37,6 +37,9 @@ def check(exec_root: str, known: Known) -> Iterator[Finding]:
         elif not facts:
             advice = "see whether its process is stopped (kill -CONT); docker rm -f ends it and its container"
             yield Finding("error", "shim", id, "it does not answer", advice)
+        elif (spoken := facts.get("protocol", packets.UNNUMBERED)) not in packets.SPOKEN:
+            problem = f"it is of another version: it speaks protocol {spoken}, this one {packets.PROTOCOL}"
+            yield Finding("warning", "shim", id, problem, "exec and attach work again after docker restart")
 
 
 def _ask(directory: str, name: str, deadline: float) -> tuple[bool, dict[str, Any]]:

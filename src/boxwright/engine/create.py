@@ -137,7 +137,11 @@ async def _make(
 def _make_directory(path: str) -> None:
     """The container's directory, with the room for its exit record (rule 14: an exit on a full disk)."""
     os.mkdir(path, 0o710)
-    os.close(exitrecord.allocate(path))
+    record = exitrecord.open_in(path)
+    try:
+        exitrecord.allocate(record)
+    finally:
+        os.close(record)
 
 
 async def _undo_now(eng: Engine, intent: intents.Intent) -> None:

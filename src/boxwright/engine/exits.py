@@ -118,6 +118,8 @@ async def _release(running: Running, container: Container) -> None:
 
 
 def _lived(container: Container, status: ExitStatus) -> float:
-    """Seconds between start and exit; wall-clock, because an engine that came back has no other."""
+    """Seconds between start and exit; by the wall clock, which may jump, where nobody has counted them."""
+    if status.lived is not None:
+        return status.lived
     ended = clock.nanoseconds(status.finished_at) or time.time_ns()
     return max(0.0, (ended - clock.nanoseconds(container.state.started_at)) / 1e9)

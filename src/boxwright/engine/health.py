@@ -78,11 +78,14 @@ def dismiss(container: Container) -> None:
 class Monitor:
     """The probing of one life."""
 
-    __slots__ = ("_check", "_closed", "_container", "_eng", "_last", "_program", "_task", "_timer")
+    __slots__ = ("_born", "_check", "_closed", "_container", "_eng", "_last", "_program", "_task", "_timer")
 
     def __init__(self, eng: Engine, container: Container, program: list[str], check: HealthConfig) -> None:
         self._eng, self._container, self._program, self._check = eng, container, program, check
         self._closed = False
+        # Wall-clock time is asked once: it may jump, and the start period does not.
+        age = time.time_ns() - clock.nanoseconds(container.state.started_at)
+        self._born = time.monotonic_ns() - max(0, age)
         self._last: exec.Session | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer = self._arm()
@@ -102,19 +105,19 @@ class Monitor:
     def _interval_ns(self) -> int:
         """Until the next probe: shorter in the start period, as long as nothing has been healthy."""
         check, health = self._check, self._container.state.health or {}
-        if self._in_start_period(time.time_ns()) and health.get("Status") == STARTING:
+        if self._in_start_period(time.monotonic_ns()) and health.get("Status") == STARTING:
             return _or_default(check.start_interval, START_INTERVAL)
         return _or_default(check.interval, INTERVAL)
 
     def _in_start_period(self, moment_ns: int) -> bool:
-        started = clock.nanoseconds(self._container.state.started_at)
-        return moment_ns - started < max(0, self._check.start_period)
+        """At a time of CLOCK_MONOTONIC."""
+        return moment_ns - self._born < max(0, self._check.start_period)
 
     def _begin(self) -> None:
         self._task = self._eng.spawn(self._probe())
 
     async def _probe(self) -> None:
-        began = time.time_ns()
+        began, moment = time.time_ns(), time.monotonic_ns()
         code, output = await self._run()
         self._task = None
         if self._closed:
@@ -125,7 +128,7 @@ class Monitor:
             "ExitCode": code,
             "Output": output,
         }
-        self._judge(result, began)
+        self._judge(result, moment)
         self._timer = self._arm()
 
     async def _run(self) -> tuple[int, str]:

@@ -74,6 +74,7 @@ def describe(eng: Engine, container: Container) -> dict[str, Any]:
             "StartError": state.start_error,
             "Timeout": record.host_config.timeout,
             "TimedOut": state.timed_out,
+            "Problem": container.running.problem if container.running is not None else "",
         },
     }
 

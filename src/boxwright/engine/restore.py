@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from boxwright.execdriver import Running
 
 AT_ONCE = 32  # containers recovered side by side
+UNDONE = "the engine ended while it was starting this container, before the program ran; the start was undone"
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +74,13 @@ async def _recover(eng: Engine, container: Container, booted: bool) -> None:
     driver, state = eng.driver_of(container), container.state
     life = None
     if state.generation:
-        life = await driver.adopt(container.id, state.generation, ContainerHooks(eng, container))
+        directory = eng.container_dir(container.id)
+        life = await driver.adopt(container.id, state.generation, ContainerHooks(eng, container), directory)
     if state.status in ALIVE or interrupted is Operation.STARTING:
         if life is not None:
             _adopt(eng, container, life)
         else:
-            await driver.cleanup(container.id, start.cgroup(eng, container))
+            await driver.cleanup(container.id, eng.container_dir(container.id), start.cgroup(eng, container))
             await _without_life(eng, container)
     else:
         if life is not None:
@@ -114,7 +116,9 @@ def _adopt(eng: Engine, container: Container, life: Running) -> None:
     if not known:
         eng.announce(container, "start")
     exits.watch(eng, container, life)
-    if not life.paused:
+    if life.problem:
+        log.warning("container %s runs on, but %s", container.id, life.problem)
+    elif not life.paused:
         health.watch(eng, container)
 
 
@@ -125,6 +129,8 @@ async def _without_life(eng: Engine, container: Container) -> None:
     if status is None and state.status not in ALIVE:
         await mounts.release(eng, container)
         await endpoints.release(eng, container)
+        if state.status is not Status.RESTARTING:  # whose policy tries again
+            eng.store.change(container, exit_code=start.OTHER, error=UNDONE)
         return
     if status is None:
         status = ExitStatus(stop.KILLED, stop.SIGKILL, False, clock.now())
@@ -147,7 +153,9 @@ def _go_on(eng: Engine, container: Container, interrupted: Operation, booted: bo
         eng.spawn(stop.stop(eng, container.id, None, container.state.stop_timeout))
     elif status is Status.RESTARTING and container.live.timer is None:
         monitor.schedule(eng, container, monitor.FIRST_DELAY)
-    elif status is Status.EXITED and container.host_config.auto_remove:
+    elif container.host_config.auto_remove and (
+        status is Status.EXITED or (status is Status.CREATED and interrupted is Operation.STARTING)
+    ):
         eng.spawn(exits.finish(eng, container))
     elif status is Status.EXITED and (
         (policy == "always" and booted)

@@ -223,4 +223,6 @@ def _readable(error: Exception, prepared: bool) -> tuple[Exception, int]:
         text = faults.docker_text(error) if prepared and error.step != "user" else error.message
         told = InvalidParameter(text) if error.exit_code in (NOT_FOUND, NOT_EXECUTABLE) else System(text)
         return told, error.exit_code
-    return error if isinstance(error, Error) else System(host_failure(error) or str(error)), OTHER
+    if isinstance(error, Error) and str(error):
+        return error, OTHER
+    return System(host_failure(error) or str(error) or f"the start failed: {type(error).__name__}"), OTHER

@@ -90,9 +90,10 @@ class ExitStatus:
     error: text for people when the end was not the program's own ("" otherwise).
     started_at: when the life began, where it is told by its record (RFC 3339, "" otherwise).
     timed_out: the time limit of this life was reached.
+    lived: seconds from start to end by a clock that does not jump; None where nobody has counted them.
     """
 
-    __slots__ = ("error", "exit_code", "finished_at", "oom_killed", "signal", "started_at", "timed_out")
+    __slots__ = ("error", "exit_code", "finished_at", "lived", "oom_killed", "signal", "started_at", "timed_out")
 
     def __init__(
         self,
@@ -103,10 +104,11 @@ class ExitStatus:
         error: str = "",
         started_at: str = "",
         timed_out: bool = False,
+        lived: float | None = None,
     ) -> None:
         self.exit_code, self.signal, self.oom_killed = exit_code, signal, oom_killed
         self.finished_at, self.error, self.started_at = finished_at, error, started_at
-        self.timed_out = timed_out
+        self.timed_out, self.lived = timed_out, lived
 
     def __repr__(self) -> str:
         return f"ExitStatus({self.exit_code}, {self.signal}, {self.oom_killed}, {self.finished_at!r}, {self.error!r})"
@@ -147,6 +149,7 @@ class Running(Protocol):
     exit: "asyncio.Future[ExitStatus]"
     # exec id → {"pid": int, "running": bool, "exit_code": int | None}, "timed_out": True for one that its limit ended
     execs: dict[str, dict[str, Any]]
+    problem: str  # why not every verb works on it (a shim of another version), or ""
 
     async def signal(self, sig: int, all: bool = False) -> None:
         """Send `sig` to the container's first process, or to every process in its cgroup."""
@@ -213,14 +216,20 @@ class Driver(Protocol):
         Raises StepError, whose `steps` attribute is the timeline up to the failure; nothing is left behind then.
         """
 
-    async def adopt(self, container_id: str, generation: int, hooks: Hooks) -> Running | None:
-        """Reconnect to a container that an earlier engine started; None when no such life is left."""
+    async def adopt(self, container_id: str, generation: int, hooks: Hooks, container_dir: str = "") -> Running | None:
+        """Reconnect to a container that an earlier engine started; None when no such life is left.
+
+        container_dir: where its exit record will be, for a life that can be watched only (see `Running.problem`).
+        """
 
     def recorded(self, container_dir: str, generation: int) -> ExitStatus | None:
         """The exit record that a shim left on disk for this generation, or None."""
 
-    async def cleanup(self, container_id: str, cgroup: dict[str, str]) -> None:
-        """Kill and remove whatever a dead shim or an interrupted start left: processes, cgroup, socket."""
+    async def cleanup(self, container_id: str, container_dir: str, cgroup: dict[str, str]) -> None:
+        """Kill and remove whatever a dead shim or an interrupted start left: processes, cgroup, socket.
+
+        Raises StepError for what cannot be ended.
+        """
 
     async def close(self) -> None:
         """Disconnect; containers run on."""

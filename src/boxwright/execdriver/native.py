@@ -2,41 +2,32 @@
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
 from _socket import socket
-from collections.abc import Callable, Collection
-from time import monotonic, monotonic_ns, time_ns
+from collections.abc import Collection
+from time import monotonic, monotonic_ns
 from typing import Any
 
-import msgspec
-
 from boxwright import errdefs
-from boxwright.execdriver import AttachRequest, ExitStatus, Hooks, StartRequest, usage
+from boxwright.execdriver import ExitStatus, Hooks, Running, StartRequest, lives, records
+from boxwright.execdriver.foreign import Foreign, ForeignRunning
+from boxwright.execdriver.running import (
+    ANSWER_SECONDS,
+    Died,
+    Lost,
+    NativeRunning,
+    attach_options,
+    clean_up,
+)
 from boxwright.execdriver.waiting import NOTHING, Waiting
-from boxwright.launcher import exitrecord, outside, protocol
-from boxwright.launcher.channel import Channel
+from boxwright.launcher import outside, protocol
 from boxwright.launcher.client import Launcher
 from boxwright.libcontainer import cgroups, process
-from boxwright.logger.timestamps import rfc3339nano
 
-ANSWER_SECONDS = 30.0  # for a verb; a shim that needs longer is stopped, or the machine is
-RELEASE_SECONDS = 10.0
-SEEN_SECONDS = 5.0  # for a shim to tell of an end that is there
 ADOPTIONS = 3  # attempts
 CROWDED_SECONDS = 0.02  # between attempts to connect while a shim's backlog is full
 _FOR_SHIM = ("id", "container_dir", "cgroup", "log", "tty", "open_stdin", "stdin_once", "configure_network", "limit")
 _FOR_STARTER = ("spec", "rootfs", "seccomp_path", "init")
-_NO_SHIM = "the container's shim died"
-
-
-class _Died(errdefs.StepError):
-    """A shim is gone, and has undone nothing."""
-
-
-class _Lost(_Died):
-    """… without a word ("created" or "begun"): the program has not run."""
 
 
 class NativeDriver:
@@ -50,12 +41,13 @@ class NativeDriver:
     def __init__(self, exec_root: str, cgroup_parent: str = "", usual: dict[str, Any] | None = None) -> None:
         """cgroup_parent: where most containers' groups will be, absolute, or "".
         usual: what most specs say of /proc, /dev and /sys: their mounts, masked and read-only paths."""
-        self._launcher = Launcher(exec_root)
+        self._exec_root, self._launcher = exec_root, Launcher(exec_root)
         parent = cgroup_parent if cgroup_parent and cgroups.detect() == "fs" else ""
         self._waiting = Waiting(self._launcher, parent, usual or NOTHING)
         self._sockets = f"{exec_root}/shims"
         os.makedirs(self._sockets, 0o700, exist_ok=True)
         self._lives: set[NativeRunning] = set()
+        self._foreign: set[ForeignRunning] = set()
 
     async def ready(self) -> None:
         """Have the launcher running, so that the first start does not wait for it."""
@@ -73,12 +65,12 @@ class NativeDriver:
         try:
             try:
                 return await self._start(request, hooks)
-            except _Died as death:
+            except Died as death:
                 # The launcher died with the request in its queue, or the shim itself.  Nobody holds the other end of
                 # its socket any more, so nobody works on it: what it has left is removed, and, if possible, once more.
                 self._waiting.sweep_later()
-                await self.cleanup(request.id, request.cgroup)
-                if not isinstance(death, _Lost):
+                await self.cleanup(request.id, request.container_dir, request.cgroup)
+                if not isinstance(death, Lost):
                     raise
                 return await self._start(request, hooks, anew=True)  # what waits may all have died with it
         finally:
@@ -88,29 +80,32 @@ class NativeDriver:
     async def _start(self, request: StartRequest, hooks: Hooks, anew: bool = False) -> "NativeRunning":
         """anew: in a shim that is forked now."""
         life = self._life(request.id, request.generation, hooks, request.cgroup)
+        record = await lives.claim(request.container_dir, self._exec_root)
         try:
             waiting = None if anew else self._waiting.take(fresh=_may_look_into(request.spec))
             if waiting is not None:
                 life.take_over(waiting)
-                life.send("start", *_start_message(request, self._sockets))
+                life.send("start", *_start_message(request, self._sockets, record))
             else:
                 ours, theirs = protocol.pair()
                 life.connect(ours)
                 try:
-                    life.send("start", *_start_message(request, self._sockets))
+                    life.send("start", *_start_message(request, self._sockets, record))
                     await self._launcher.spawn(theirs.fileno())
                 finally:
                     theirs.close()
         except BaseException:
             life.close()
             raise
+        finally:
+            os.close(record)
         await life.started()
         return life
 
     def _life(self, id: str, generation: int, hooks: Hooks, cgroup: dict[str, str]) -> "NativeRunning":
         return NativeRunning(id, generation, hooks, cgroup, self._lives, self._sockets, self._waiting)
 
-    async def adopt(self, container_id: str, generation: int, hooks: Hooks) -> "NativeRunning | None":
+    async def adopt(self, container_id: str, generation: int, hooks: Hooks, container_dir: str = "") -> Running | None:
         """See `execdriver.Driver`."""
         for _ in range(ADOPTIONS):
             sock = await self._connected(f"{container_id}.sock")
@@ -123,9 +118,12 @@ class NativeDriver:
                 if await life.greeted():
                     return life
                 again = False
+            except Foreign as found:
+                life.close()
+                return self._leave_alone(ForeignRunning(container_id, found, self._sockets, container_dir))
             except (errdefs.Error, TimeoutError) as failure:
                 # Shown out before our word was there: the shim's time with us ran out, or this process was stopped.
-                again = isinstance(failure, _Lost)
+                again = isinstance(failure, Lost)
                 if isinstance(failure, TimeoutError):
                     # Stopped or stuck: the caller ends its container, and it must not wake up to the next life's.
                     outside.kill_peer(sock)
@@ -133,6 +131,11 @@ class NativeDriver:
             if not again:
                 break
         return None
+
+    def _leave_alone(self, life: ForeignRunning) -> ForeignRunning:
+        self._foreign.add(life)
+        life.exit.add_done_callback(lambda _: self._foreign.discard(life))
+        return life
 
     async def _connected(self, name: str) -> socket | None:
         """A connection to a shim's socket; None when nobody listens there."""
@@ -149,14 +152,15 @@ class NativeDriver:
 
     def recorded(self, container_dir: str, generation: int) -> ExitStatus | None:
         """See `execdriver.Driver`."""
-        record = exitrecord.read(container_dir)
-        if record is None or record.get("generation") != generation or "exit_code" not in record:
-            return None
-        return _status(record)
+        return records.recorded(container_dir, generation)
 
-    async def cleanup(self, container_id: str, cgroup: dict[str, str]) -> None:
+    async def cleanup(self, container_id: str, container_dir: str, cgroup: dict[str, str]) -> None:
         """See `execdriver.Driver`."""
-        await _clean_up(self._sockets, container_id, cgroup)
+        record = await lives.claim(container_dir, self._exec_root)
+        try:
+            await clean_up(self._sockets, container_id, cgroup)
+        finally:
+            os.close(record)
 
     def sweep(self, known: Collection[str]) -> None:
         """At engine start: remove the sockets that dead shims have left, but for those of `known` containers."""
@@ -176,352 +180,20 @@ class NativeDriver:
         await self._waiting.close()
         for life in tuple(self._lives):
             life.close()
+        for other in tuple(self._foreign):
+            other.close()
         await self._launcher.close()
 
 
-class NativeRunning:
-    """See `execdriver.Running`."""
-
-    def __init__(
-        self,
-        id: str,
-        generation: int,
-        hooks: Hooks,
-        cgroup: dict[str, str],
-        connected: "set[NativeRunning]",
-        sockets: str,
-        waiting: Waiting,
-    ) -> None:
-        self.id, self.generation = id, generation
-        self.pid, self.started_at, self.paused = 0, "", False
-        self.timeline: list[list[Any]] = []
-        self.execs: dict[str, dict[str, Any]] = {}
-        loop = asyncio.get_running_loop()
-        self.exit: asyncio.Future[ExitStatus] = loop.create_future()
-        self._hooks, self._cgroup, self._connected, self._sockets = hooks, cgroup, connected, sockets
-        self._waiting = waiting
-        self._begun: asyncio.Future[None] = loop.create_future()
-        self._gone: asyncio.Future[None] = loop.create_future()
-        self._replies: dict[int, asyncio.Future[Any]] = {}
-        self._seq = self._start_time = 0
-        self._leaving = self._heard = False
-        self._starting: set[str] = set()  # execs that have been asked for
-        self._early: dict[str, dict[str, Any]] = {}  # … and have ended before their caller knew
-        self._network: asyncio.Task[None] | None = None
-        self._network_error: BaseException | None = None
-        self._dying: asyncio.Task[None] | None = None
-        self._channel: Channel | None = None
-
-    # Before execve.
-
-    def connect(self, sock: socket) -> None:
-        """Talk to the shim over `sock`."""
-        self._channel = Channel(sock, self._received, self._closed)
-        self._connected.add(self)
-
-    def take_over(self, channel: Channel) -> None:
-        """Talk to the shim at the other end of `channel`."""
-        self._channel = channel
-        channel.hand_over(self._received, self._closed)
-        self._connected.add(self)
-
-    def send(
-        self,
-        kind: str,
-        fields: dict[str, Any],
-        fds: list[int] | tuple[int, ...] = (),
-        body: dict[str, Any] | None = None,
-    ) -> None:
-        """One message to the shim; `body` is for its starter.  Raises System when it cannot be sent."""
-        if self._channel is not None:
-            message = {"type": kind, "generation": self.generation, **fields}
-            try:
-                self._channel.send(message, fds, _encode(body) if body is not None else b"")
-            except OSError as failure:
-                raise errdefs.System(f"cannot reach the shim of container {self.id}: {failure.strerror}") from failure
-
-    async def started(self) -> None:
-        """Wait for execve.  Raises what failed, once the shim has undone the rest."""
-        try:
-            await asyncio.shield(self._begun)
-        except asyncio.CancelledError:
-            if not self._begun.done():
-                self._abort()
-            raise
-
-    async def greeted(self) -> bool:
-        """Wait for the hello of a shim that was there before; False when it is not this life."""
-        await asyncio.wait_for(asyncio.shield(self._begun), ANSWER_SECONDS)
-        alive = self.exit.done() or self._start_time in (0, protocol.start_time(self.pid))
-        return alive and self._channel is not None and self._channel.open
-
-    def close(self) -> None:
-        """Disconnect: before the gate this undoes the start, after it the container lives on without us."""
-        if self._channel is not None:
-            self._begun.cancel()
-            self._leaving = True
-            self._channel.close()
-
-    def _abort(self) -> None:
-        if self._channel is not None:
-            self._channel.half_close()
-
-    def _received(self, message: dict[str, Any], fds: list[int]) -> None:
-        self._heard = True
-        if message.get("type") == "created" and len(fds) == 2 and self._network is None:
-            self._network = asyncio.ensure_future(self._configure(message["pid"], fds[0], fds[1]))
-            return
-        protocol.close_all(fds)
-        # A launcher that could not fork does not know whose start it was: its message has generation -1.
-        if message.get("generation") in (self.generation, -1):
-            handler = _HANDLERS.get(str(message.get("type")))
-            if handler is not None:
-                handler(self, message)
-        elif message.get("type") == "hello":
-            self._fail(errdefs.NotFound(f"container {self.id} has another life"))
-
-    async def _configure(self, pid: int, netns_fd: int, netlink_fd: int) -> None:
-        """The engine's part between clone and execve."""
-        begin = monotonic_ns()
-        try:
-            await self._hooks.network(pid, netns_fd, netlink_fd)
-        except BaseException as error:
-            self._network_error = error
-            self._abort()
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self.send("go", {})
-        finally:
-            protocol.close_all((netns_fd, netlink_fd))
-            self.timeline.append(["network", begin, monotonic_ns(), ""])
-
-    def _on_started(self, message: dict[str, Any]) -> None:
-        self.pid, self.started_at = message["pid"], message["started_at"]
-        self._start_time = message["start_time"]
-        self._merge(message)
-        if not self._begun.done():
-            self._begun.set_result(None)
-
-    def _on_failed(self, message: dict[str, Any]) -> None:
-        error = protocol.error_from_dict({"class": "StepError", **message["error"]})
-        self._merge(message)
-        self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self._begun.done():
-            error.steps = self.timeline  # type: ignore[attr-defined]
-            self._begun.set_exception(error)
-
-    def _merge(self, message: dict[str, Any]) -> None:
-        steps = _decode(message.get("body") or b"[]")
-        self.timeline = sorted(self.timeline + steps, key=lambda step: int(step[1]))
-
-    def _on_hello(self, message: dict[str, Any]) -> None:
-        for entry in message["execs"]:
-            code = entry["exit_code"]
-            self.execs[entry["id"]] = {"pid": entry["pid"], "running": code is None, "exit_code": code}
-            if entry.get("timed_out"):
-                self.execs[entry["id"]]["timed_out"] = True
-            if code is not None:
-                self.send("exec_release", {"exec_id": entry["id"]})
-        self.pid, self.started_at, self.paused = message["pid"], message["started_at"], message["paused"]
-        self._start_time, self._cgroup = message["start_time"], message["cgroup"]
-        self._merge(message)
-        if message["exit"] is not None and message["state"] == "ended":
-            self.exit.set_result(_status(message["exit"]))
-        if message["state"] != "starting" and not self._begun.done():
-            self._begun.set_result(None)
-
-    # While it runs.
-
-    def _on_reply(self, message: dict[str, Any]) -> None:
-        future = self._replies.pop(message["seq"], None)
-        if future is None or future.done():
-            return
-        if "error" in message:
-            future.set_exception(protocol.error_from_dict(message["error"]))
-        else:
-            future.set_result(message["result"])
-
-    def _on_event(self, message: dict[str, Any]) -> None:
-        kind, data = message["kind"], message["data"]
-        if kind in ("paused", "unpaused"):
-            self.paused = kind == "paused"
-        elif kind == "exec_exit":
-            if data["exec_id"] in self._starting:
-                self._early[data["exec_id"]] = data
-            else:
-                self._exec_ended(data)
-            return
-        self._hooks.event(kind, data)
-
-    def _exec_ended(self, data: dict[str, Any]) -> None:
-        """Tell the engine first, then let the exec's streams end."""
-        entry = self.execs.setdefault(data["exec_id"], {"pid": 0})
-        entry.update(running=False, exit_code=data["exit_code"])
-        if data.get("timed_out"):
-            entry["timed_out"] = True
-        try:
-            self._hooks.event("exec_exit", data)
-        finally:
-            self.send("exec_release", {"exec_id": data["exec_id"]})
-
-    def _on_exit(self, message: dict[str, Any]) -> None:
-        if not self.exit.done():
-            self.exit.set_result(_status(message["status"]))
-
-    def _on_waiting(self, _: dict[str, Any]) -> None:
-        """The shim has let go of all that was the container's, and would take another."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            self._waiting.give(channel)
-            self._closed()
-
-    def _closed(self) -> None:
-        """The shim is gone: after an orderly end, or as its container's death."""
-        self._gone.set_result(None)
-        self._connected.discard(self)
-        for future in self._replies.values():
-            if not future.done():
-                future.set_exception(errdefs.Conflict(f"container {self.id} is not running"))
-        self._replies.clear()
-        if not self._begun.done():
-            kind = _Died if self._heard else _Lost
-            self._fail(self._network_error or kind(_NO_SHIM, step="shim"))
-        elif not (self._leaving or self._begun.cancelled() or self._begun.exception() or self.exit.done()):
-            self._dying = asyncio.ensure_future(self._die())
-
-    async def _die(self) -> None:
-        """The shim died first: end the rest by its cgroup; nobody can know the exit code any more."""
-        error = _NO_SHIM
-        try:
-            await _clean_up(self._sockets, self.id, self._cgroup)
-        except (errdefs.Error, OSError) as failure:
-            error = f"{_NO_SHIM}, and its processes cannot be ended: {failure}"
-        if not self.exit.done():
-            number = int(signal.SIGKILL)
-            self.exit.set_result(ExitStatus(128 + number, number, False, rfc3339nano(time_ns()), error))
-
-    async def _call(
-        self, verb: str, fields: dict[str, Any], fds: tuple[int, ...] = (), body: dict[str, Any] | None = None
-    ) -> Any:
-        if self._channel is None or not self._channel.open or self.exit.done():
-            raise errdefs.Conflict(f"container {self.id} is not running")
-        self._seq += 1
-        seq = self._seq
-        future = self._replies[seq] = asyncio.get_running_loop().create_future()
-        try:
-            self.send("call", {"verb": verb, "seq": seq, **fields}, fds, body)
-            return await asyncio.wait_for(future, ANSWER_SECONDS)
-        except TimeoutError:
-            raise errdefs.Unavailable(f"the shim of container {self.id} does not answer") from None
-        finally:
-            self._replies.pop(seq, None)
-
-    async def signal(self, sig: int, all: bool = False) -> None:
-        """See `execdriver.Running`, also for the others."""
-        await self._call("signal", {"signal": int(sig), "all": all})
-
-    async def resize(self, h: int, w: int) -> None:
-        await self._call("resize", {"h": h, "w": w})
-
-    async def attach(self, request: AttachRequest) -> None:
-        try:
-            await self._call("attach", {"options": _attach_options(request)}, (request.fd,))
-        finally:
-            protocol.close_all((request.fd,))
-
-    async def pause(self) -> None:
-        await self._call("pause", {})
-
-    async def unpause(self) -> None:
-        await self._call("unpause", {})
-
-    async def exec(
-        self,
-        exec_id: str,
-        process: dict[str, Any],
-        *,
-        tty: bool = False,
-        attach: AttachRequest | None = None,
-        open_stdin: bool = False,
-        detach: bool = False,
-        seccomp_path: str | None = None,
-        limit_ns: int = 0,
-    ) -> int:
-        fields = {
-            "limit_ns": limit_ns,
-            "exec_id": exec_id,
-            "tty": tty,
-            "open_stdin": open_stdin and not detach,
-            "attach": attach and _attach_options(attach),
-        }
-        body = {"process": {**process, "terminal": tty, "subreaper": limit_ns > 0}, "seccomp_path": seccomp_path}
-        self._starting.add(exec_id)
-        try:
-            result = await self._call("exec", fields, (attach.fd,) if attach else (), body)
-            self.execs[exec_id] = {"pid": result["pid"], "running": True, "exit_code": None}
-            return int(result["pid"])
-        finally:
-            self._starting.discard(exec_id)
-            if attach:
-                protocol.close_all((attach.fd,))
-            if early := self._early.pop(exec_id, None):
-                # Its end came together with its beginning: the caller hears of the beginning first.
-                asyncio.get_running_loop().call_soon(self._exec_ended, early)
-
-    async def exec_resize(self, exec_id: str, h: int, w: int) -> None:
-        await self._call("exec_resize", {"exec_id": exec_id, "h": h, "w": w})
-
-    async def exec_signal(self, exec_id: str, sig: int) -> None:
-        await self._call("exec_signal", {"exec_id": exec_id, "signal": int(sig)})
-
-    async def update(self, resources: dict[str, Any]) -> None:
-        await self._call("update", {"resources": resources})
-
-    async def pids(self) -> list[int]:
-        return list(await self._call("pids", {}))
-
-    def stats(self) -> dict[str, Any]:
-        if self.exit.done():
-            raise errdefs.Conflict(f"container {self.id} is not running")
-        return usage.read(self._cgroup, self.pid)
-
-    async def destroy(self) -> None:
-        await asyncio.to_thread(_kill_group, self._cgroup)
-        try:
-            await asyncio.wait_for(asyncio.shield(self.exit), SEEN_SECONDS)
-        except TimeoutError:
-            outside.kill(self._sockets, f"{self.id}.sock")  # stopped or stuck: its death is told by its connection
-
-    async def release(self) -> None:
-        self.send("release", {"again": self._waiting.wants_more})
-        try:
-            await asyncio.wait_for(asyncio.shield(self._gone), RELEASE_SECONDS)
-        except TimeoutError:
-            # It is stopped, or waits for a client that does not read: what it holds is gone or goes with it.
-            self.close()
-
-
-_HANDLERS: dict[str, Callable[[NativeRunning, dict[str, Any]], None]] = {
-    "started": NativeRunning._on_started,
-    "failed": NativeRunning._on_failed,
-    "hello": NativeRunning._on_hello,
-    "reply": NativeRunning._on_reply,
-    "event": NativeRunning._on_event,
-    "exit": NativeRunning._on_exit,
-    "waiting": NativeRunning._on_waiting,
-}
-
-
-def _start_message(request: StartRequest, sockets: str) -> tuple[dict[str, Any], list[int], dict[str, Any]]:
+def _start_message(
+    request: StartRequest, sockets: str, record: int
+) -> tuple[dict[str, Any], list[int], dict[str, Any]]:
     """(what the shim itself reads, descriptors, what its starter reads)."""
     fields = {name: getattr(request, name) for name in _FOR_SHIM}
     becomes = request.cgroup["driver"] == "fs" and process.becomes(request.spec)
     fields |= {"becomes": becomes}
-    fields |= {"attach": [_attach_options(a) for a in request.attach], "socket_dir": sockets, "sent_ns": monotonic_ns()}
-    return fields, [a.fd for a in request.attach], {name: getattr(request, name) for name in _FOR_STARTER}
+    fields |= {"attach": [attach_options(a) for a in request.attach], "socket_dir": sockets, "sent_ns": monotonic_ns()}
+    return fields, [record, *(a.fd for a in request.attach)], {name: getattr(request, name) for name in _FOR_STARTER}
 
 
 def _may_look_into(spec: dict[str, Any]) -> bool:
@@ -530,55 +202,3 @@ def _may_look_into(spec: dict[str, Any]) -> bool:
     It gets a shim that has had no other container's output in its memory.
     """
     return "CAP_SYS_PTRACE" in (spec["process"].get("capabilities") or {}).get("bounding", ())
-
-
-def _attach_options(request: AttachRequest) -> dict[str, bool]:
-    return {name: getattr(request, name) for name in ("stdin", "stdout", "stderr", "mux")}
-
-
-def _status(record: dict[str, Any]) -> ExitStatus:
-    return ExitStatus(
-        record["exit_code"],
-        record["signal"],
-        record["oom_killed"],
-        record["finished_at"],
-        record["error"],
-        str(record.get("started_at") or ""),
-        bool(record.get("timed_out")),
-    )
-
-
-def _encode(document: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(document)
-    except UnicodeEncodeError:
-        return json.dumps(document).encode()  # bytes of a path that are no text travel as escaped surrogates
-
-
-def _decode(body: bytes) -> Any:
-    """JSON from a shim, without what the database could not store: a surrogate is a byte of a path that is no text."""
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return msgspec.json.decode(json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace"))
-
-
-async def _clean_up(sockets: str, container_id: str, cgroup: dict[str, str]) -> None:
-    """Whatever a dead shim or an interrupted start left."""
-    await asyncio.to_thread(_remove_group, cgroup)
-    try:
-        os.unlink(f"{sockets}/{container_id}.sock")
-    except FileNotFoundError:
-        pass
-
-
-def _remove_group(cgroup: dict[str, str]) -> None:
-    """Kill and remove a container's cgroup; blocks until that is done."""
-    if cgroup:
-        _kill_group(cgroup).destroy()
-
-
-def _kill_group(cgroup: dict[str, str]) -> cgroups.Manager:
-    group = cgroups.manager(cgroup["driver"], cgroup["parent"], cgroup["name"])
-    group.kill()
-    return group

@@ -162,7 +162,7 @@ class Launcher:
 
 def version() -> str:
     """What a launcher must have been executed from to serve this engine."""
-    return f"{boxwright.__version__}-{sys.implementation.cache_tag}"
+    return f"{boxwright.__version__}-{packets.PROTOCOL}-{sys.implementation.cache_tag}"
 
 
 def _environment() -> dict[str, str]:

@@ -98,6 +98,8 @@ class Control:
                 got = packets.receive(self.sock)
             except BlockingIOError:
                 return
+            except packets.Cut as cut:
+                got = _without_descriptors(cut)
             except (ValueError, OSError):
                 got = None
             if got is None:
@@ -126,3 +128,12 @@ class Control:
         else:
             self._loop.change(self.sock.fileno(), IN)
             self._loop.at(monotonic_ns() + packets.RETRY_NS, self._flush)
+
+
+def _without_descriptors(cut: packets.Cut) -> "tuple[dict[str, Any], list[int]] | None":
+    """The message of a packet that came without its descriptors, which says so; None when it was in one of them."""
+    try:
+        message = packets.decode(cut.data, [])
+    except ValueError:
+        return None
+    return {**message, "cut": True}, []

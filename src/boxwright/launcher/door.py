@@ -59,13 +59,19 @@ class Door:
             pass
         for fd in tuple(self._guests):
             self._take(fd).close()
+        self._loop.cancel(self._listen)
         self._loop.forget(self._listener.fileno())
         self._listener.close()
 
     def _accept(self, _: int) -> None:
         try:
             sock = packets.accept(self._listener)
+        except BlockingIOError:
+            return  # gone again
         except OSError:
+            # No descriptor for it, or no memory: who knocks waits in the backlog meanwhile, and is not looked at.
+            self._loop.change(self._listener.fileno(), 0)
+            self._loop.at(monotonic_ns() + packets.AGAIN_NS, self._listen)
             return
         if len(self._guests) >= GUESTS:
             self._take(next(iter(self._guests))).close()
@@ -73,6 +79,9 @@ class Door:
         self._guests[fd] = sock, monotonic_ns() + int(GUEST_SECONDS * 1e9)
         self._loop.watch(fd, IN, lambda _: self._heard(fd))
         self._arm()
+
+    def _listen(self) -> None:
+        self._loop.change(self._listener.fileno(), IN)
 
     def _take(self, fd: int) -> "socket":
         """The socket of one that is no guest any more."""

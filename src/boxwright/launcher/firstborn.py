@@ -14,7 +14,7 @@ from time import monotonic_ns, time_ns
 from boxwright import errdefs
 from boxwright.launcher import packets, sample, starter
 from boxwright.launcher.loop import IN
-from boxwright.libcontainer import cgroups, jsontext, sync
+from boxwright.libcontainer import cgroups, faults, jsontext, sync
 from boxwright.linux import namespaces, signals
 from boxwright.logger.timestamps import rfc3339nano
 
@@ -191,8 +191,10 @@ class Joiner(Firstborn):
     flags = 0
 
 
-def death() -> errdefs.StepError:
-    """What to say of one that ended without a word."""
+def death(group: cgroups.Manager) -> errdefs.StepError:
+    """What to say of one that ended without a word; group: the container's cgroup, if it came to be made."""
+    if group.oom_kills():
+        return faults.oom_killed(group.main_directory())
     return errdefs.StepError(
         "the container's first process ended before its program could be executed",
         step="clone",

@@ -34,6 +34,7 @@ OPTIONS = {"shim": ["-I", "-S", "-X", "utf8"], "worker": ["-I", "-X", "utf8"]}
 
 RETIRE = b"retire"  # a packet without a descriptor: let another take over; children keep this one alive
 IDLE_SECONDS = 2.0  # without a connection and without a child
+AGAIN_SECONDS = packets.AGAIN_NS / 1e9
 BACKLOG = 1024
 _ONE_FD = CMSG_SPACE(4)
 
@@ -110,6 +111,7 @@ class _Launcher:
         listener.setblocking(False)
         self._listener, self._serve = listener, serve
         self._connections: dict[int, socket] = {}
+        self._deaf = False  # whether connections wait for a descriptor
         self._ended = signals.descriptor(signals.SIGCHLD)
         self._epoll = select.epoll()
         self._epoll.register(listener.fileno(), select.EPOLLIN)
@@ -123,8 +125,10 @@ class _Launcher:
         """Accept, fork, reap, until nobody is connected and no child is left."""
         connections = self._connections
         while True:
-            ready = self._epoll.poll(-1 if connections else IDLE_SECONDS)
-            if not ready and not _has_children():
+            ready = self._epoll.poll(AGAIN_SECONDS if self._deaf else -1 if connections else IDLE_SECONDS)
+            if self._deaf:
+                self._hear()
+            elif not ready and not _has_children():
                 return
             for fd, _ in ready:
                 if fd == self._listener.fileno():
@@ -138,10 +142,19 @@ class _Launcher:
     def _accept(self) -> None:
         try:
             connection = packets.accept(self._listener)
-        except OSError:  # gone again, or no descriptors: it stays in the backlog
+        except BlockingIOError:  # gone again
+            return
+        except OSError:  # no descriptor for it: it stays in the backlog, which is not looked at for a moment
+            self._epoll.modify(self._listener.fileno(), 0)
+            self._deaf = True
             return
         self._connections[connection.fileno()] = connection
         self._epoll.register(connection.fileno(), select.EPOLLIN)
+
+    def _hear(self) -> None:
+        self._deaf = False
+        if self._listener.fileno() >= 0:
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
     def _disconnect(self, fd: int) -> None:
         self._epoll.unregister(fd)

@@ -50,6 +50,12 @@ LONGEST_REQUEST = 32 << 10  # bytes
 # How sending fails for a moment: the other side does not read; no memory; too many descriptors are under way.
 _PASSING = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 RETRY_NS = 10_000_000  # for those of which nothing says when they have passed
+AGAIN_NS = 100_000_000  # before a connection is accepted for which there was no descriptor
+
+# What shims and engines say to each other after a start, by number; a shim that names none is of UNNUMBERED.  With a
+# message that the other side would not understand the number grows, and SPOKEN lists those that an engine adopts.
+PROTOCOL, UNNUMBERED = 2, 1
+SPOKEN = (1, 2)
 
 _IN_MEMFD = b"M"
 # One packet at a time is received, into one buffer: a new one for each would be mapped and unmapped each time.
@@ -119,10 +125,22 @@ def passes(failure: OSError) -> bool:
     return failure.errno in _PASSING
 
 
+class Cut(ValueError):
+    """A packet whose descriptors the kernel could not give us: there is no room for more of them (EMFILE).
+
+    data: the packet's bytes; all of its descriptors are closed.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("no room for a packet's descriptors")
+        self.data = data
+
+
 def receive(sock: socket) -> "tuple[dict[str, Any], list[int]] | None":
     """The next message and its descriptors (close-on-exec, the caller's), or None at the end.
 
-    Raises BlockingIOError when a non-blocking socket has nothing, ValueError for a packet that is no message.
+    Raises BlockingIOError when a non-blocking socket has nothing, ValueError for a packet that is no message (Cut for
+    one whose descriptors are lost).
     """
     packet = receive_packet(sock)
     if packet is None:
@@ -136,7 +154,7 @@ def receive(sock: socket) -> "tuple[dict[str, Any], list[int]] | None":
 
 
 def receive_packet(sock: socket) -> tuple[bytes, list[int]] | None:
-    """The next packet undecoded; None at the end (our packets are never empty)."""
+    """The next packet undecoded; None at the end (our packets are never empty).  Raises as `receive`."""
     try:
         try:
             size, ancillary, flags, _ = sock.recvmsg_into([_received], _FD_SPACE, MSG_CMSG_CLOEXEC)
@@ -152,8 +170,10 @@ def receive_packet(sock: socket) -> tuple[bytes, list[int]] | None:
             fds.extend(array("i", value[: len(value) - len(value) % 4]))
     if not size or flags & (MSG_TRUNC | MSG_CTRUNC):
         close_all(fds)
-        if size:
+        if flags & MSG_TRUNC:
             raise ValueError("a packet was cut short")
+        if size:
+            raise Cut(bytes(memoryview(_received)[:size]))
         return None
     return bytes(memoryview(_received)[:size]), fds
 

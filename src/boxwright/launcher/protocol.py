@@ -32,10 +32,15 @@ go aborts the start and removes everything.  After it, the shim lives on; a new 
 `<exec_root>/shims/<id>.sock`:
 
       ├── adopt {} ──────────────────────────►│
-      │◄── hello {id, pid, start_time, state, started_at, execs, exit, cgroup}+steps ─┤
+      │◄── hello {protocol, id, pid, start_time, state, started_at, execs, exit, cgroup}+steps ─┤
 
-The newest that says so is the one that counts.  Who only asks (`boxwright doctor`) says `who {}`, gets `facts` (what
-hello says, without the steps), and is nobody: `door.py`.
+The newest that says so is the one that counts.  Shims outlive an upgrade: `packets.PROTOCOL` numbers all this, and
+hello tells the shim's.  Whatever the number, an engine says adopt, and hello has protocol, generation, pid, start_time,
+started_at, paused and cgroup; a shim that nobody is connected to leaves an exit record (`exitrecord.py`) and goes.
+With that much an engine leaves a container running whose shim it does not understand (`execdriver/foreign.py`).
+
+Who only asks (`boxwright doctor`) says `who {}`, gets `facts` (what hello says, without the steps), and is nobody:
+`door.py`.
 """
 
 from boxwright import errdefs

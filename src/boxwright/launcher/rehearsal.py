@@ -8,7 +8,7 @@ made on first use; a shim finds all that done, and does not write to these pages
 import os
 
 from boxwright import errdefs
-from boxwright.launcher import packets, sample, shim, starter
+from boxwright.launcher import exitrecord, packets, sample, shim, starter
 from boxwright.launcher.gathering import gather
 from boxwright.libcontainer import cgroups, devices, rootfs
 
@@ -123,7 +123,9 @@ def _play(directory: str) -> bool:
         "log": {"type": "json-file", "config": {}}, "tty": False, "open_stdin": True, "stdin_once": False,
         "configure_network": False, "limit": None, "attach": [], "sent_ns": 0, "becomes": True,
     }  # fmt: skip
-    packets.send(engine, request, (), b"{}")
+    record = exitrecord.open_in(directory)
+    packets.send(engine, request, (record,), b"{}")
+    os.close(record)
     while life.state in ("waiting", "starting"):
         life.loop.turn(-1)
     played = life.state == "running"
@@ -153,7 +155,7 @@ def _stand_in(
     got = packets.receive(sock)
     if got is None:
         os._exit(1)
-    _, (stdin, stdout, _stderr) = got
+    _, (stdin, stdout, _stderr, _record) = got
     sock.send(b'["ready",{"kept":[]}]\n[["mounts",1,2,""]]')
     packets.receive_packet(sock)
     sock.send(b'["executing",{"path":"/bin/true","execve_ns":1}]\n[["credentials",1,2,""]]')

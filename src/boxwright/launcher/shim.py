@@ -9,6 +9,7 @@ a subreaper, which reaps them.  Whatever needs much code is done by a starter (`
 `verbs.py`, execs in `sessions.py`, stdio in `streams.py`.
 """
 
+import errno
 import gc
 import os
 from time import monotonic, monotonic_ns, sleep, time_ns
@@ -75,6 +76,7 @@ class Shim:
     """
 
     __slots__ = (
+        "_began_ns",
         "_control",
         "_door",
         "_engine_said_go",
@@ -173,7 +175,10 @@ class Shim:
     def _received(self, message: "dict[str, Any]", fds: list[int]) -> None:
         kind = message.get("type")
         if kind == "start" and self.state == "waiting":
-            self._start(message, fds)
+            if self._control is not None and starter.is_gone(self._control.sock):
+                packets.close_all(fds)  # nothing is begun for an engine that has died meanwhile
+            else:
+                self._start(message, fds)
             return
         if message.get("generation") != self.generation:
             packets.close_all(fds)
@@ -228,7 +233,8 @@ class Shim:
         known = [(s.exec_id, s.pid, s.exit_code, s.timed_out) for s in self.sessions.values()]
         known += [(e, 0, c, t) for e, (c, t) in self._exec_codes.items() if e not in self.sessions]
         execs = [{"id": e, "pid": p, "exit_code": c, "timed_out": t} for e, p, c, t in known]
-        return {"id": self.id, "generation": self.generation, "pid": self.pid, "start_time": self.start_time,
+        return {"protocol": packets.PROTOCOL, "id": self.id, "generation": self.generation,
+                "pid": self.pid, "start_time": self.start_time,
                 "state": self.state, "paused": self.paused, "started_at": self.started_at, "execs": execs,
                 "exit": self._exit, "cgroup": self.cgroup}  # fmt: skip
 
@@ -243,6 +249,9 @@ class Shim:
         control.adopt_generation(self.generation)
         body, stdio = request.pop("body"), list[int]()
         try:
+            if request.get("cut"):
+                raise errdefs.StepError("the shim has no descriptor left", step="shim", errno=errno.EMFILE)
+            self._record_fd = fds.pop(0)
             if not request["tty"]:
                 ours, stdio = pipes(request["open_stdin"])
             header = {
@@ -254,7 +263,8 @@ class Shim:
             }
             in_advance = self.becomes and self._spare is not None
             self._starter = self._take_starter()
-            passed = stdio if self.becomes else [control.sock.fileno(), *stdio]
+            # The record's lock is held as long as any of us is at work.
+            passed = [*([] if self.becomes else [control.sock.fileno()]), *stdio, self._record_fd]
             try:
                 self._starter.work(header, body, passed, self.loop, self._starter_said, self._starter_ended)
             except OSError:
@@ -264,7 +274,7 @@ class Shim:
                 self._starter = Firstborn()
                 self._starter.work(header, body, passed, self.loop, self._starter_said, self._starter_ended)
             # The rest of this process's part is done while the starter works.
-            self._record_fd = exitrecord.allocate(request["container_dir"])
+            exitrecord.allocate(self._record_fd)
             self._log = self._open_log(request)
             self.stdio = Stdio(self.loop, self._log, request["tty"], request["stdin_once"])
             if not self._log.ready:
@@ -342,7 +352,7 @@ class Shim:
             self._fail(message["error"], message["body"])
 
     def _executed(self, message: "dict[str, Any]", fds: dict[str, int]) -> None:
-        self.state = "running"
+        self.state, self._began_ns = "running", monotonic_ns()
         self.pid, self.start_time, self.started_at = message["pid"], message["start_time"], message["started_at"]
         self.pidfd, self._lock_fd, self._oom_fd = fds["pidfd"], fds.get("lock", -1), fds.get("oom", -1)
         self._shares_pids, self._steps = message["shares_pids"], message["body"]
@@ -361,7 +371,7 @@ class Shim:
     def _starter_ended(self) -> None:
         self._starter = None
         if self.state == "starting":
-            self._fail(death().to_dict(), b"[]")
+            self._fail(death(starter.group(self.cgroup, {})).to_dict(), b"[]")
 
     def _fail(self, error: "dict[str, Any]", steps: bytes) -> None:
         """A step failed: undo the rest, then say so."""
@@ -418,6 +428,7 @@ class Shim:
             "signal": number,
             "oom_killed": self._count_oom(group),
             "finished_at": finished_at,
+            "lived_ns": monotonic_ns() - self._began_ns,
             "error": "",
             "timed_out": self._limit is not None and self._limit.passed,
         }
@@ -461,7 +472,7 @@ class Shim:
             self.event("record_failed", {"error": str(failure)})
 
     def _remove_traces(self) -> None:
-        """The cgroup, the lock, the socket."""
+        """The cgroup, the snapshot's lock, the socket; and then the record's lock: the next life may begin."""
         if self._oom_fd >= 0:
             self.loop.forget(self._oom_fd)
             os.close(self._oom_fd)
@@ -477,6 +488,9 @@ class Shim:
         door, self._door = self._door, None
         if door is not None:
             door.close()
+        if self._record_fd >= 0:
+            os.close(self._record_fd)
+            self._record_fd = -1
 
     def _close_lock(self) -> None:
         """The snapshot may be used by others."""

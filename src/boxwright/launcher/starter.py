@@ -84,6 +84,7 @@ def serve(
     {"work": "become", "stdio": bool, …} with the program's: this process itself is to be the container's first;
     {"work": "exec", "stdio": bool, "pid": int, …} with a pidfd of the container's first process and the program's;
     {"work": "join", …} with the same: this process itself enters the container and forks the program.
+    The first two come with the exit record as well, whose lock is held by being open.
 
     warm_up: there is time before the job comes, so prepare, and call this.  spare: the group to join then.
     usual: the spec to be prepared for, as JSON.

@@ -30,6 +30,8 @@ def call(shim: "Shim", message: "dict[str, Any]", fds: list[int]) -> None:
         verb = VERBS.get(message["verb"])
         if verb is None:
             raise errdefs.NotImplemented_(f"this shim does not know {message['verb']!r}")
+        if message.get("cut"):
+            raise errdefs.Unavailable(f"the shim of container {shim.id} has no descriptor left for another stream")
         if shim.state != "running":
             raise errdefs.Conflict(f"container {shim.id} is not running")
         result = verb(shim, message, fds)

@@ -54,6 +54,8 @@ def step_error(error: OSError, step: str, message: str = "", path: str = "", hin
     place = path or str(error.filename or "")
     if not message:
         message = " ".join(word for word in (name or step, place) if word)
+    if name == "clone" and error.errno == errno.EAGAIN:
+        message = f"{message}: a limit of processes is reached (--pids-limit, pids.max, ulimit -u)"
     return StepError(
         f"{message}: {strerror(error)}", step=step, operation=name, path=place, errno=error.errno or 0, hint=hint
     )
@@ -62,6 +64,12 @@ def step_error(error: OSError, step: str, message: str = "", path: str = "", hin
 def not_running() -> StepError:
     """The failure of what met the end of the container that it was to enter; the engine answers 409."""
     return StepError("the container is not running", step="namespaces", operation="setns", errno=errno.ESRCH)
+
+
+def oom_killed(path: str) -> StepError:
+    """The failure of a first process that the kernel killed for lack of memory, in runc's words; path: its cgroup."""
+    text, hint = "container init was OOM-killed (memory limit too low?)", "give the container more memory (--memory)"
+    return StepError(text, step="memory", path=path, hint=hint)
 
 
 def refuse(message: str, step: str, path: str = "", hint: str = "", number: int = 0) -> "NoReturn":

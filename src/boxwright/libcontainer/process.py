@@ -329,6 +329,12 @@ class InitProcess:
 
     def death(self, status: int) -> StepError:
         """What to say of a child that ended without a word; status: as `pidfd.wait` gives it, -1 when not known."""
+        if self.request.cgroup is not None and self.request.cgroup.oom_kills():
+            return faults.oom_killed(self.request.cgroup.main_directory())
+        return self.silent_death(status)
+
+    def silent_death(self, status: int) -> StepError:
+        """`death` of which nothing else is known."""
         return StepError(
             "the container's first process ended before its program could be executed",
             step=self._last or "clone",

@@ -43,7 +43,7 @@ class ExecProcess(InitProcess):
         """A container that ends takes the helper along; the kernel does so before the container's own end shows."""
         assert isinstance(self.request, ExecRequest)
         ending = pidfd.await_end(self.request.init_pidfd, _END_SHOWS_MS)
-        return faults.not_running() if ending else super().death(status)
+        return faults.not_running() if ending else self.silent_death(status)
 
     def limit(self) -> None:
         """As for an init, and let the helper go on, which waits for that before it forks the program."""

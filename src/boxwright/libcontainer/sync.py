@@ -22,6 +22,7 @@ that the child was killed.  The parent going away (end of file at the child) mea
 An exec has no gate: it goes on from READY by itself, or with rlimits from the GO that `feed` sends when they are set.
 """
 
+import errno
 import fcntl
 import os
 import select
@@ -42,6 +43,7 @@ from _socket import (
     socketpair,
 )
 from array import array
+from time import sleep
 
 from boxwright.errdefs import StepError
 from boxwright.libcontainer import jsontext
@@ -76,6 +78,9 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     DONE: (),
 }
 _LIMIT = 65536  # bytes of one message
+# How sending fails for a moment, for want of memory or with too many descriptors under way; a second in all.
+_PASSING = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+_ATTEMPTS, _PAUSE = 100, 0.01
 _MAX_FDS = 4
 _FD_SPACE = CMSG_SPACE(_MAX_FDS * 4)
 
@@ -113,7 +118,15 @@ def send(sock: socket, kind: str, body: "dict[str, Any] | None" = None, fds: "Se
         whole = data + b"\n" + jsontext.dumps(steps).encode()
         data = whole if len(whole) <= _LIMIT else data
     ancillary = [(SOL_SOCKET, SCM_RIGHTS, array("i", fds))] if fds else []
-    sock.sendmsg([data], ancillary, MSG_NOSIGNAL)
+    for attempt in range(_ATTEMPTS):
+        try:
+            sock.sendmsg([data], ancillary, MSG_NOSIGNAL)
+            return
+        except OSError as error:
+            # A failure that is not told of looks like a program that ran and ended.
+            if error.errno not in _PASSING or attempt == _ATTEMPTS - 1:
+                raise
+        sleep(_PAUSE)
 
 
 def receive(sock: socket) -> "tuple[str, dict[str, Any], list[int]]":

@@ -610,9 +610,9 @@ def test_cleanup_ends_what_is_left(bench: Bench) -> None:
 
     async def body(driver: Driver) -> None:
         running = await driver.start(request, Hooks())
-        await driver.cleanup(request.id, request.cgroup)
+        await driver.cleanup(request.id, request.container_dir, request.cgroup)
         assert (await ended(running)).exit_code == 137
-        await driver.cleanup(request.id, request.cgroup)
+        await driver.cleanup(request.id, request.container_dir, request.cgroup)
         await gone(bench, request)
 
     run(bench, body)

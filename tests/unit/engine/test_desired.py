@@ -103,6 +103,7 @@ def test_inspect_of_a_container_that_has_never_run(desire: Desire) -> None:
         assert found["GraphDriver"]["Name"] == "overlay2"
         assert found["Boxwright"] == {
             "Generation": 0, "Operation": "", "Timeline": [], "StartError": None, "Timeout": 0, "TimedOut": False,
+            "Problem": "",
         }  # fmt: skip
         assert "SizeRw" not in found
 

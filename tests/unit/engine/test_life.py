@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from support.life import Life, lived
 
-from boxwright.engine import monitor, pause, remove, restore, start, stop, wait
+from boxwright.engine import exits, monitor, pause, remove, restore, start, stop, wait
 from boxwright.engine.state import Operation, Status
+from boxwright.engine.store import Container
 from boxwright.errdefs import Conflict, InvalidParameter, NotModified, StepError, System
 from boxwright.execdriver import ExitStatus
 
@@ -326,6 +327,43 @@ def test_a_start_that_was_cut_off_is_undone(tmp_path: Path) -> None:
         c = life.eng.store.get("c")
         assert (c.state.status, c.state.operation) == (Status.CREATED, Operation.NONE)
         assert life.driver.cleaned == [c.id] and life.network.held == {}
+        assert (c.state.exit_code, c.state.error) == (128, restore.UNDONE)
+        assert wait.outcome(c) == {"StatusCode": 128, "Error": {"Message": restore.UNDONE}}
+        await start.start(life.eng, "c")
+        assert (c.state.exit_code, c.state.error) == (0, "")
+        await stop.kill(life.eng, "c", None)
+
+
+def test_the_back_off_knows_a_short_life_when_the_clock_has_jumped(tmp_path: Path) -> None:
+    async def work(life: Life) -> None:
+        c = life.create(restart="always")
+        await start.start(life.eng, "c")
+        for expected in (0.1, 0.2, 0.4):
+            await life.until(lambda: c.state.status is Status.RUNNING)
+            life.driver.lives[-1].exit.set_result(ExitStatus(1, 0, False, "2999-01-01T00:00:00Z", lived=0.5))
+            await life.until(lambda: c.state.status is Status.RESTARTING)
+            assert c.live.delay == pytest.approx(expected)
+        died = [event for event in life.eng.bus.recent() if event["Action"] == "die"]
+        assert {event["Actor"]["Attributes"]["execDuration"] for event in died} == {"0"}
+        await stop.stop(life.eng, "c", None, 0)
+
+    lived(tmp_path, work)
+
+
+def test_an_undone_start_of_an_auto_remove_container_removes_it(tmp_path: Path) -> None:
+    async def work(life: Life) -> None:
+        c = life.create(auto_remove=True)
+        life.eng.store.change(c, operation=Operation.STARTING, generation=1)
+        restored(life)
+        removed: list[str] = []
+
+        async def finish(_: object, container: Container) -> None:
+            removed.append(container.id)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(exits, "finish", finish)
+            await restore.restore(life.eng)
+            await life.until(lambda: removed == [c.id])
 
     lived(tmp_path, work)
 

@@ -1,5 +1,6 @@
 """The protocol between parent and child, over a real socket pair."""
 
+import errno
 import os
 import socket
 
@@ -130,3 +131,29 @@ class TestFeed:
         assert (event[0], event[1][0][0], event[1][0][1], event[1][0][3]) == ("executed", "execve", 5, "/bin/x")
         process.abort()
         process.close()
+
+
+class Congested:
+    """A socket that has no room for the first messages."""
+
+    def __init__(self, sock: socket.socket, *failures: int) -> None:
+        self.sock, self.failures = sock, list(failures)
+
+    def sendmsg(self, *arguments: object) -> int:
+        if self.failures:
+            raise OSError(self.failures.pop(0), "injected")
+        return self.sock.sendmsg(*arguments)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_sent_for_a_moment_is_sent_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(sync, "sleep", paused.append)
+    crowded = Congested(pair[1], errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+    sync.send(crowded, sync.FAILED, {"error": {"message": "no"}})  # type: ignore[arg-type]
+    assert sync.receive(pair[0]) == (sync.FAILED, {"error": {"message": "no"}}, [])
+    assert len(paused) == 3
+    with pytest.raises(OSError, match="injected"):
+        sync.send(Congested(pair[1], *[errno.ENOBUFS] * 1000), sync.READY)  # type: ignore[arg-type]
+    assert sum(paused) < 2.0
+    with pytest.raises(BrokenPipeError):
+        sync.send(Congested(pair[1], errno.EPIPE), sync.READY)  # type: ignore[arg-type]
