@@ -9,17 +9,16 @@ import json
 import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import yaml
+from support import definition
 from support.engine import Engine, UnixConnection
+from support.furniture import clear, desired, furnish
 
 pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.timeout(3000)]
 
-PLACES = [parent / "shared" / "data" / "docker-engine-api.yaml" for parent in Path(__file__).parents]
 CASES = int(os.environ.get("BOXWRIGHT_FUZZ", "250"))
 SEED = int(os.environ.get("BOXWRIGHT_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
 TIMEOUT = 60.0  # seconds in which the head of an answer has to be there
@@ -97,11 +96,7 @@ class Maker:
 
 @pytest.fixture(scope="module")
 def api() -> dict[str, Any]:
-    found = next((place for place in PLACES if place.exists()), None)
-    if found is None:
-        pytest.skip("the API definition is not on this machine")
-    loaded: dict[str, Any] = yaml.load(found.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return loaded
+    return definition.load()
 
 
 def operations(api: dict[str, Any]) -> list[tuple[str, str, list[dict[str, Any]]]]:
@@ -144,34 +139,6 @@ def send(engine: Engine, method: str, target: str, body: bytes | None, headers: 
         return answer.status, answer.read() if answer.getheader("Content-Length") else b""
     finally:
         connection.close()
-
-
-def desired(engine: Engine) -> str:
-    """What a refused request must leave alone."""
-    containers = engine.api("GET", "/containers/json?all=1").json
-    kept = [(c["Id"], sorted(c["Names"]), c["State"] == "paused") for c in containers]
-    configs = [engine.api("GET", f"/containers/{c['Id']}/json") for c in containers]
-    hosts = [c.json["HostConfig"] for c in configs if c.status == 200]
-    images = [(i["Id"], sorted(i["RepoTags"] or [])) for i in engine.api("GET", "/images/json?all=1").json]
-    volumes = [v["Name"] for v in engine.api("GET", "/volumes").json["Volumes"] or []]
-    return json.dumps([sorted(kept), hosts, sorted(images), sorted(volumes)], sort_keys=True)
-
-
-def furnish(engine: Engine) -> None:
-    """An image, a running container and an idle one, by the names that cases use."""
-    if engine.api("GET", "/images/busybox/json").status != 200:
-        engine.load()
-    for name, command in (("box", ["sleep", "1000"]), ("idle", ["true"])):
-        if engine.api("GET", f"/containers/{name}/json").status != 200:
-            engine.api(
-                "POST", f"/containers/create?name={name}", {"Image": "busybox", "Cmd": command, "StopTimeout": 0}
-            )
-    engine.api("POST", "/containers/box/start")
-
-
-def clear(engine: Engine) -> None:
-    for container in engine.api("GET", "/containers/json?all=1").json:
-        engine.api("DELETE", f"/containers/{container['Id']}?force=1&v=1")
 
 
 def test_made_up_requests(engine: Engine, api: dict[str, Any], say: Callable[[str], None]) -> None:

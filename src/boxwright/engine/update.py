@@ -7,6 +7,7 @@ in between leaves the old one to find, and the next asks the kernel again (`reco
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import msgspec
 
 from boxwright.engine import hostinfo, resources, settings
 from boxwright.engine.state import Operation, Status
-from boxwright.errdefs import Conflict, Error, InvalidParameter, NotImplemented_, System
+from boxwright.errdefs import Conflict, Error, InvalidParameter, NotImplemented_, StepError, System
 from boxwright.types.container import HostConfig, RestartPolicy, UpdateRequest
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ FIELDS = (
 )
 # Checked or discarded with a warning by `resources.verify`, as at create.
 _FOREIGN = ("cpu_percent", "io_maximum_iops", "io_maximum_bandwidth")
+
+# A value that the kernel does not take for one of its cgroup files is the client's mistake.
+_REFUSED_BY_THE_KERNEL = (errno.EINVAL, errno.ERANGE)
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +114,8 @@ async def _update(eng: Engine, container: Container, wanted: UpdateRequest) -> N
     except Conflict as error:
         raise Conflict(f"Cannot update container {container.id}: {error}") from None
     except Error as error:
+        if isinstance(error, StepError) and error.errno in _REFUSED_BY_THE_KERNEL:
+            raise InvalidParameter(f"Cannot update container {container.id}: {error}") from error
         if not isinstance(error, NotImplemented_ | InvalidParameter) and not container.gone:
             raise System(f"Cannot update container {container.id}: {error}") from error
         raise

@@ -1,5 +1,6 @@
 """`docker update` against a fake driver: what is merged, refused, undone and recovered."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from support.life import Life, lived
 
 from boxwright.engine import hostinfo, restore, start, update
 from boxwright.engine.state import Operation, Status
-from boxwright.errdefs import Conflict, InvalidParameter, NotFound, NotImplemented_, StepError, System
+from boxwright.errdefs import Conflict, Error, InvalidParameter, NotFound, NotImplemented_, StepError, System
 from boxwright.types import HostConfig, RestartPolicy, UpdateRequest
 from boxwright.types.container import DeviceMapping, ThrottleDevice, Ulimit
 
@@ -51,13 +52,14 @@ def test_a_running_container_gets_what_is_named(tmp_path: Path) -> None:
     lived(tmp_path, work)
 
 
-def test_what_the_kernel_refuses_is_undone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "kind"), [(errno.EBUSY, System), (errno.EINVAL, InvalidParameter)])
+def test_what_the_kernel_refuses_is_undone(tmp_path: Path, number: int, kind: type[Error]) -> None:
     async def work(life: Life) -> None:
         c = life.create(memory=64 * MIB, memory_swap=128 * MIB)
         await start.start(life.eng, "c")
-        life.driver.lives[0].update_error = StepError("cgroup: cannot write", step="cgroup")
+        life.driver.lives[0].update_error = StepError("cgroup: cannot write", step="cgroup", errno=number)
         before = c.host_config
-        with pytest.raises(System, match=f"^Cannot update container {c.id}: cgroup: cannot write$"):
+        with pytest.raises(kind, match=f"^Cannot update container {c.id}: cgroup: cannot write$"):
             await update.update(life.eng, "c", UpdateRequest(memory=32 * MIB))
         assert c.host_config == before
         assert c.record.before_update is None
