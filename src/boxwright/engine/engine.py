@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from boxwright.engine.seccomp import Seccomp
     from boxwright.engine.stats import Collector
     from boxwright.engine.store import Container, Store
+    from boxwright.engine.telemetry import Telemetry
     from boxwright.events.bus import Bus
     from boxwright.execdriver import Driver
     from boxwright.images.distribution.distribution import Distribution
@@ -40,6 +41,7 @@ class Engine:
     drivers: execution drivers by runtime name; "boxwright" is the native one.
     sessions: exec sessions by id, kept by `exec.py`.
     stats: serves the streams of `stats.py`, once there was one.  started_ns: engine start, nanoseconds since the epoch.
+    telemetry: sends the timelines of starts, where the environment asks for it.
     claimed_volumes: volumes of containers that are being created, by the container's id.
     warnings: what /info says of how the API is served.
     worker: the launcher of confined jobs.  lock_fds: hold the locks of data root and run directory.
@@ -65,6 +67,7 @@ class Engine:
         self.sessions: dict[str, Any] = {}
         self.owners: Owners
         self.stats: Collector | None = None
+        self.telemetry: Telemetry | None = None
         self.claimed_volumes: dict[str, list[str]] = {}
         self.warnings: list[str] = []
         self.started_ns = 0

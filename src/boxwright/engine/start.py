@@ -155,6 +155,7 @@ def cgroup(eng: Engine, container: Container) -> dict[str, str]:
 def _started(eng: Engine, container: Container, running: Running, timeline: Timeline) -> None:
     """The program runs: persist, tell, and watch for its end."""
     timeline.extend(running.timeline)
+    steps = _in_order(timeline)
     eng.store.settle(
         container,
         operation=Operation.NONE,
@@ -165,9 +166,11 @@ def _started(eng: Engine, container: Container, running: Running, timeline: Time
         timed_out=False,
         health=health.at_start(container),
         started_at=running.started_at,
-        timeline=_in_order(timeline),
+        timeline=steps,
     )
     eng.announce(container, "start")
+    if eng.telemetry is not None:
+        eng.telemetry.started(container, steps)
     exits.watch(eng, container, running)
     health.watch(eng, container)
 
@@ -183,6 +186,7 @@ def _failed(eng: Engine, container: Container, timeline: Timeline, error: Except
         log.error("container %s: the start failed by a fault of the engine", container.id, exc_info=error)
     told, code = _readable(error, prepared)
     timeline.extend(getattr(error, "steps", None) or [])
+    steps = _in_order(timeline)
     status = container.state.status
     eng.store.settle(
         container,
@@ -192,13 +196,15 @@ def _failed(eng: Engine, container: Container, timeline: Timeline, error: Except
         exit_code=code,
         error=str(told),
         start_error=_cause(error),
-        timeline=_in_order(timeline),
+        timeline=steps,
     )
     container.live.dismiss()
     if status is Status.RESTARTING:
         # Who waits for a container that never ran is answered by its removal, as by dockerd.
         container.live.stopped(wait.outcome(container))
     eng.announce(container, "die", exitCode=str(code))
+    if eng.telemetry is not None:
+        eng.telemetry.started(container, steps, error)
     # It claims the container, which this start still holds.
     eng.spawn(exits.finish(eng, container))
     return told

@@ -35,6 +35,7 @@ from boxwright.engine import (
     security,
     spec,
     store,
+    telemetry,
 )
 from boxwright.engine.engine import Engine
 from boxwright.errdefs import Error, InvalidParameter, NotImplemented_, System, host_failure
@@ -89,6 +90,10 @@ async def open_engine(config: Settings) -> Engine:
             driver.sweep(known)
         await asyncio.gather(eng.network.start(), *(driver.ready() for driver in drivers.values()))
         undo.push_async_callback(eng.network.close)
+        if telemetry.wanted(os.environ):
+            eng.telemetry = await asyncio.to_thread(telemetry.open_telemetry, eng)
+        if eng.telemetry is not None:
+            undo.callback(eng.telemetry.close)
         await _recover(eng)
         undo.pop_all()
     _warm_up(eng)
@@ -112,6 +117,8 @@ async def close_engine(eng: Engine, remove: bool = False, keep_data: bool = Fals
         monitor.cancel(container)
         health.dismiss(container)
     await eng.settle(eng.config.shutdown_timeout)
+    if eng.telemetry is not None:
+        await asyncio.to_thread(eng.telemetry.close)
     await eng.network.close(remove=remove)
     for driver in eng.drivers.values():
         await driver.close()

@@ -5,6 +5,7 @@ import contextlib
 from aiohttp import web
 
 from boxwright import types
+from boxwright.engine import telemetry
 from boxwright.errdefs import InvalidParameter
 
 from .. import compat, responses
@@ -44,6 +45,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def start(call: Call) -> web.StreamResponse:
     """POST /containers/{name}/start; a HostConfig in the body is taken from old clients."""
+    _traced(call)
     await call.backend.start(call.name, await call.json(types.HostConfig))
     return responses.empty()
 
@@ -56,8 +58,14 @@ async def stop(call: Call) -> web.StreamResponse:
 
 async def restart(call: Call) -> web.StreamResponse:
     """POST /containers/{name}/restart"""
+    _traced(call)
     await call.backend.restart(call.name, _signal(call), call.query.integer("t"))
     return responses.empty()
+
+
+def _traced(call: Call) -> None:
+    """A client that traces (the docker CLI does) says which of its spans asks: the start becomes a part of it."""
+    telemetry.parent.set(call.request.headers.get("traceparent", ""))
 
 
 def _signal(call: Call) -> str | None:
