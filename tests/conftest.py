@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.engine import Engine, Peer
+from support.compatibility import commands
+from support.engine import COMMANDS, Engine, Peer
 from support.leaks import Snapshot
 
 # Machines are slow at times: what hypothesis tries is bounded by number, never by the clock.
@@ -16,6 +17,20 @@ settings.load_profile("suite")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--leak-check", action="store_true", help="fail a module that leaves something on the machine")
+    parser.addoption("--count-commands", action="store_true", help="tell how many commands of the docker CLI ran")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not terminalreporter.config.getoption("--count-commands"):
+        return
+    known = {tuple(command.split()): state for command, state in commands().items()}
+    ran = {verb for verb in known if any(c[: len(verb)] == verb for c in COMMANDS)}
+    told = (
+        f"docker CLI: {COMMANDS.total()} commands ran, {len(COMMANDS)} different ones, {len(ran)} of {len(known)} verbs"
+    )
+    terminalreporter.write_line(told)
+    never = sorted(" ".join(verb) for verb, state in known.items() if verb not in ran and state != "client")
+    terminalreporter.write_line(f"verbs that did not run: {', '.join(never) or 'none'}")
 
 
 @pytest.fixture(scope="module", autouse=True)

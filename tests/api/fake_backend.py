@@ -259,7 +259,7 @@ class FakeBackend:
     async def images_save(self, names: list[str], platform: Any) -> AsyncGenerator[bytes, None]:
         yield f"{names} {platform}".encode()
 
-    def image_inspect(self, ref: str, manifests: bool) -> dict[str, Any]:
+    def image_inspect(self, ref: str, manifests: bool, platform: Any) -> dict[str, Any]:
         if ref == "missing":
             raise errdefs.NotFound(f"No such image: {ref}:latest")
         return {"ref": ref, "Size": 7}

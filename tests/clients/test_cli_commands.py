@@ -67,6 +67,9 @@ COMMANDS: list[tuple[str, int, str, str]] = [
     # inspect
     ("inspect -f '{{.State.Status}} {{.State.ExitCode}}' run off new held", 0, "running 0\nexited 3\ncreated 0\npaused 0", ""),
     ("inspect --type container -f {{.Config.Hostname}} run", 0, "inner", ""),
+    ("image inspect --platform linux/amd64 -f {{.Id}} busybox", 0, r"sha256:[0-9a-f]{64}", ""),
+    ("image inspect --platform linux/s390x busybox", 1, r"\[\]", "does not match the specified platform: wanted linux/s390x"),
+    ("image inspect --platform nonsense/ busybox", 1, "", "platform"),
     ("inspect --type image -f '{{.Os}}' busybox", 0, "linux", ""),
     ("inspect --type volume -f '{{.Labels.kind}}' vol", 0, "test", ""),
     ("inspect --type network -f '{{.Driver}}' bridge", 0, "bridge", ""),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from support import images
 
 # Seconds; a processor that is emulated is given more (support/machine.py).
 DEADLINE = float(os.environ.get("BOXWRIGHT_TEST_DEADLINE", "30"))
+
+
+# Commands of the docker CLI that ran, each as often as it did; pytest's --count-commands tells of them.
+COMMANDS: Counter[tuple[str, ...]] = Counter()
 
 
 def wait_for(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
@@ -155,6 +160,7 @@ class Engine:
         self, *arguments: str, stdin: bytes | None = None, timeout: float = 60, env: dict[str, str] | None = None
     ) -> Ran:
         """Run the real docker CLI to its end; the exit code is the caller's to check."""
+        COMMANDS[arguments] += 1
         done = subprocess.run(
             ["docker", "-H", self.host, *arguments],
             input=stdin,
@@ -173,6 +179,7 @@ class Engine:
 
     def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """The docker CLI as a running process with pipes; the caller ends it."""
+        COMMANDS[arguments] += 1
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         return subprocess.Popen(
             ["docker", "-H", self.host, *arguments],

@@ -180,8 +180,8 @@ class EngineBackend:
     def images_save(self, names: list[str], platform: Json | None) -> Archive:
         return self._engine.images.save(names, platform)
 
-    def image_inspect(self, ref: str, manifests: bool) -> Json:
-        return self._engine.images.inspect(ref, manifests)
+    def image_inspect(self, ref: str, manifests: bool, platform: Json | None) -> Json:
+        return self._engine.images.inspect(ref, manifests, platform)
 
     def image_history(self, ref: str) -> list[Json]:
         return self._engine.images.history(ref)

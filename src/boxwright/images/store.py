@@ -17,7 +17,7 @@ from boxwright.confined import Jobs
 from boxwright.db.connection import Database
 from boxwright.errdefs import InvalidParameter, NotFound
 from boxwright.images import committing, hostfs, importing, inspect, listing, load, prune, reference, removal, save
-from boxwright.images.image import Image
+from boxwright.images.image import Image, check_platform
 from boxwright.images.originals import Originals
 from boxwright.images.reference import Reference
 from boxwright.specs import image as spec
@@ -185,9 +185,11 @@ class ImageStore:
         """`GET /images/json`.  Raises InvalidParameter for a filter that does not exist."""
         return listing.images(self, all, filters or {}, shared_size, manifests)
 
-    def inspect(self, text: str, manifests: bool = False) -> Body:
-        """`GET /images/x/json`.  Raises as `get` does."""
+    def inspect(self, text: str, manifests: bool = False, platform: Body | None = None) -> Body:
+        """`GET /images/x/json`.  platform: as OCI's JSON has it.  Raises as `get` and `check_platform` do."""
         found = self.get(text)
+        if platform is not None:
+            check_platform(found, platform)
         body = inspect.image(self, found)
         return {**body, "Manifests": inspect.manifests(self, found)} if manifests else body
 

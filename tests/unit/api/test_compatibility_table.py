@@ -1,33 +1,24 @@
-"""docs/compatibility.md says of every endpoint what the router does with it."""
+"""docs/compatibility.md has every endpoint; tests/clients/test_compatibility.py asks an engine whether it is true."""
 
-import re
-from pathlib import Path
-
-import pytest
+from support import definition
+from support.compatibility import endpoints, shape
 
 from boxwright.api.routes import every_route
 from boxwright.api.routes.unsupported import LATER
 
-PAGE = Path(__file__).parents[3] / "docs" / "compatibility.md"
-DEFINITION = Path(__file__).parents[4] / "shared" / "data" / "docker-engine-api.yaml"
-ROW = re.compile(r"^\| `(GET|HEAD|POST|PUT|DELETE) (/[^`]*)` \| (works|partly|not yet|never) \|", re.M)
-# One row for a family of endpoints that are answered alike.
-FAMILIES = ("/plugins", "/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
-
-
-def shape(path: str) -> str:
-    return re.sub(r"\{[^}]*\}", "{}", path)
-
 
 def table() -> dict[str, str]:
-    return {f"{method} {shape(path)}": state for method, path, state in ROW.findall(PAGE.read_text())}
+    return {shape(endpoint): state for endpoint, state in endpoints().items()}
 
 
 def test_every_route_has_a_row() -> None:
-    routed = {
-        f"{route.method} {shape(route.pattern)}" for route in every_route() if not route.pattern.startswith(FAMILIES)
-    }
+    routed = {f"{route.method} {shape(route.pattern)}" for route in every_route()}
     assert routed - set(table()) == set()
+
+
+def test_every_row_has_a_route() -> None:
+    routed = {f"{route.method} {shape(route.pattern)}" for route in every_route()}
+    assert set(table()) - routed == set()
 
 
 def test_what_is_refused_is_not_called_working() -> None:
@@ -37,15 +28,11 @@ def test_what_is_refused_is_not_called_working() -> None:
 
 
 def test_every_endpoint_of_the_definition_has_a_row() -> None:
-    if not DEFINITION.exists():
-        pytest.skip("the API definition is not on this machine")
-    path, defined = "", set()
-    for line in DEFINITION.read_text().splitlines():
-        if found := re.match(r"  (/\S+):$", line):
-            path = found[1]
-        elif line and not line.startswith(" "):
-            path = ""
-        elif path and (verb := re.match(r"    (get|head|post|put|delete):$", line)) and not path.startswith(FAMILIES):
-            defined.add(f"{verb[1].upper()} {shape(path)}")
-    assert len(defined) > 60
+    defined = {
+        f"{method.upper()} {shape(path)}"
+        for path, item in definition.load()["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    assert len(defined) > 100
     assert defined - set(table()) == set()

@@ -22,5 +22,5 @@ from . import (
 def every_route() -> list[Route]:
     """The whole table, the more particular patterns first."""
     objects = (containers, exec, leases, images, volumes, networks)
-    tables = (streams, archive, build, *objects, diskusage, system, unsupported)
+    tables = (streams, archive, build, unsupported, *objects, diskusage, system)
     return list(chain.from_iterable(table.ROUTES for table in tables))

@@ -32,7 +32,10 @@ async def listing(call: Call) -> web.StreamResponse:
 
 async def inspect(call: Call) -> web.StreamResponse:
     """GET /images/{name}/json"""
-    found = call.backend.image_inspect(call.name, call.query.flag("manifests") and call.version >= (1, 48))
+    manifests, platform = call.query.flag("manifests") and call.version >= (1, 48), _platform(call, (1, 49))
+    if manifests and platform is not None:
+        raise InvalidParameter("conflicting options: manifests and platform options cannot both be set")
+    found = call.backend.image_inspect(call.name, manifests, platform)
     if call.version < (1, 44):
         found = {**found, "VirtualSize": found.get("Size", 0)}
     if call.version < (1, 45) or call.request.headers.get("User-Agent", "").startswith("docker-compose/1."):
