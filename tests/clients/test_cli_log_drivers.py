@@ -161,13 +161,16 @@ def test_journald(engine: Engine, name: str) -> None:
     try:
         with receivers.receiving(lambda data: [receivers.journal_fields(data)["MESSAGE"]], DGRAM, path) as receiver:
             command = "echo hello; head -c 20000 /dev/zero | tr '\\0' x; echo"
-            engine.ok("run", "--name", name, *options("journald", "tag=t"), "busybox", "sh", "-c", command)
+            wanted = options("journald", "tag=t", "cache-disabled=true")
+            ran = engine.docker("run", "--name", name, *wanted, "busybox", "sh", "-c", command)
+            assert "cache-disabled has no effect with journald" in ran.err
             assert receiver.wait(3) == [b"hello", b"x" * 16384, b"x" * (20000 - 16384)]
             first, second, third = (receivers.journal_fields(entry) for entry in receiver.datagrams)
             assert (first["PRIORITY"], first["CONTAINER_NAME"], first["SYSLOG_IDENTIFIER"]) == (b"6", b"logs", b"t")
             assert (second["CONTAINER_PARTIAL_ORDINAL"], second["CONTAINER_PARTIAL_MESSAGE"]) == (b"1", b"true")
             assert second["CONTAINER_PARTIAL_ID"] == third["CONTAINER_PARTIAL_ID"]
             assert third["CONTAINER_PARTIAL_LAST"] == b"true"
+        assert engine.docker("logs", name).out == f"hello\n{'x' * 20000}\n"
     finally:
         path.unlink(missing_ok=True)
         for parent in reversed(made):

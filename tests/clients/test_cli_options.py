@@ -160,3 +160,31 @@ def test_what_containers_share(engine: Engine, tmp_path: Path) -> None:
         )
     finally:
         engine.ok("rm", "-fv", "donor")
+
+
+@pytest.mark.parametrize("mode", ["", "bridge", "host"])
+def test_a_disabled_network_is_lo_alone(engine: Engine, mode: str) -> None:
+    made = engine.api(
+        "POST",
+        "/containers/create",
+        {
+            "Image": "busybox",
+            "Cmd": ["sh", "-c", "ip -o link; ip -o addr; ip route; ping -c1 -W5 127.0.0.1 >/dev/null && echo pinged"],
+            "NetworkDisabled": True,
+            "ExposedPorts": {"80/tcp": {}},
+            "HostConfig": {"NetworkMode": mode, "PublishAllPorts": True},
+        },
+    )
+    assert made.status == 201, made.raw
+    id = made.json["Id"]
+    try:
+        assert engine.ok("start", "-a", id).endswith("pinged")
+        printed = engine.ok("logs", id)
+        assert {line.split()[1] for line in printed.splitlines()[:-1]} == {"lo:", "lo"}
+        assert "127.0.0.1/8" in printed
+        shown = engine.inspect(id)
+        assert shown["Config"]["NetworkDisabled"] is True
+        assert shown["NetworkSettings"]["Networks"] == {}
+        assert engine.ok("port", id) == ""
+    finally:
+        engine.ok("rm", "-f", id)

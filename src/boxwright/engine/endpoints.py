@@ -23,10 +23,10 @@ HOSTS_BYTES = 1 << 20  # of the host's own /etc/hosts, copied for host mode
 def plan(eng: Engine, container: Container, generation: int) -> dict[str, Endpoint]:
     """Allocate everything the container's networks will need; inside the transaction of the intent.
 
-    Returns the endpoints by network name: none when the container shares another one's network.
+    Returns the endpoints by network name: none when the container shares another one's network, or is to have none.
     """
     kind, _ = options.network_mode(container.host_config.network_mode)
-    if kind == "container":
+    if kind == "container" or container.config.network_disabled:
         return {}
     planned = {}
     for name, wishes in _wanted(container).items():

@@ -143,7 +143,7 @@ def ports(container: Container) -> dict[str, list[dict[str, str]] | None]:
 def networks(container: Container) -> dict[str, dict[str, Any]]:
     """`NetworkSettings.Networks`: the live endpoints, and for a container at rest its wishes."""
     mode = container.host_config.network_mode
-    if mode.startswith("container:"):
+    if mode.startswith("container:") or container.config.network_disabled:
         return {}
     name = "bridge" if mode in ("", "default") else mode
     wishes = container.record.networks

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from boxwright.engine import hostinfo, limit, logdest, mountspec, resources, security, signals
 from boxwright.errdefs import InvalidParameter, NotImplemented_
 from boxwright.logger import validation as log_options
+from boxwright.logger.options import flag as log_flag
 from boxwright.network import options as network_options
 from boxwright.types.container import ContainerConfig, HealthConfig, HostConfig, LogConfig, RestartPolicy
 from boxwright.types.network import EndpointSettings, NetworkingConfig
@@ -33,7 +34,8 @@ def adapt(eng: Engine, config: ContainerConfig, host_config: HostConfig) -> None
     """
     host = hostinfo.host()
     resources.adapt(host_config)
-    host_config.network_mode = host_config.network_mode or "default"
+    # Config.NetworkDisabled: whatever the mode, a network namespace of its own with lo and nothing else.
+    host_config.network_mode = "none" if config.network_disabled else host_config.network_mode or "default"
     host_config.restart_policy = RestartPolicy(
         name=host_config.restart_policy.name or "no",
         maximum_retry_count=host_config.restart_policy.maximum_retry_count,
@@ -77,11 +79,14 @@ def verify(eng: Engine, config: ContainerConfig, host_config: HostConfig) -> lis
     host_config.timeout = limit.seconds(config, host_config)
     _verify_modes(host_config, config)
     _verify_host_config(eng, host_config)
-    _refuse_unsupported(config, host_config)
+    _refuse_unsupported(host_config)
     warnings = resources.verify(host_config, hostinfo.host())
     networked = host_config.network_mode not in ("host", "none")
     if networked and not eng.config.ip_forward and not hostinfo.ip_forwarding():
         warnings.append("IPv4 forwarding is disabled. Networking will not work.")
+    log = host_config.log_config
+    if log.type == "journald" and log_flag(log.config or {}, "cache-disabled", False):
+        warnings.append("cache-disabled has no effect with journald: its log is read from the cache, which is kept.")
     return warnings
 
 
@@ -314,10 +319,9 @@ def device_rule(text: str) -> dict[str, object]:
     return {"allow": True, "type": parts[0], "major": major, "minor": minor, "access": parts[2]}
 
 
-def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> None:
+def _refuse_unsupported(host_config: HostConfig) -> None:
     """Fields that Docker honours and this engine does not yet: by name, never ignored."""
     refused = {
-        "Config.NetworkDisabled": config.network_disabled,
         "HostConfig.DeviceRequests": host_config.device_requests,
         "HostConfig.Cgroup": host_config.cgroup,
         "HostConfig.CpuCount": host_config.cpu_count,

@@ -106,8 +106,11 @@ def buffer_size(config: "Mapping[str, str]") -> int:
 
 
 def caches(driver: str, config: "Mapping[str, str]") -> bool:
-    """Whether what a driver sends elsewhere is also kept here, for `docker logs`."""
-    return driver not in (*FILES, "none") and not flag(config, "cache-disabled", False)
+    """Whether what a driver sends elsewhere is also kept here, for `docker logs`.
+
+    dockerd reads journald's log back from the journal, whatever `cache-disabled` says; here the cache is what is read.
+    """
+    return driver not in (*FILES, "none") and (driver == "journald" or not flag(config, "cache-disabled", False))
 
 
 def is_direct(driver: str, config: "Mapping[str, str]") -> bool:

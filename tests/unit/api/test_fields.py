@@ -43,7 +43,6 @@ ROW = re.compile(rf"^\| (\w+) \| ({'|'.join(STATES)}) \| ([^|]*) \|", re.M)
 
 # A value that asks for something, for the fields of the table's refused and discarded rows.
 ASKING: dict[str, Any] = {
-    "NetworkDisabled": True,
     "DeviceRequests": [{"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}],
     "Cgroup": "container:x",
     "CpuCount": 2,

@@ -96,7 +96,6 @@ REFUSED: list[tuple[dict[str, Any], type[Error], str]] = [
         "label boxwright.timeout must be 0 to 1000000000 seconds: '1.5'",
     ),
     ({"HostConfig": {"Timeout": -1}}, InvalidParameter, "HostConfig.Timeout must be 0 to 1000000000 seconds: -1"),
-    ({"NetworkDisabled": True}, NotImplemented_, "Config.NetworkDisabled"),
     (
         {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.9"}}}}},
         InvalidParameter,
