@@ -27,7 +27,7 @@ test-vm: setup
 	@scripts/vm-kernel
 	$(PY) -m pytest -m vm $(ARGS)
 
-# Made-up requests from Docker's API definition; BOXWRIGHT_FUZZ_SEED repeats a run.
+# Made-up requests from Docker's API definition, ours and schemathesis': 5,000 of each; BOXWRIGHT_FUZZ_SEED repeats a run.
 fuzz: setup
 	BOXWRIGHT_FUZZ=$${BOXWRIGHT_FUZZ:-5000} $(PY) -m pytest tests/fuzz $(ARGS)
 
