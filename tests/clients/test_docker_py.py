@@ -213,6 +213,5 @@ def test_many_at_once(client: Any, engine: Engine) -> None:
     assert [c.logs() for c in made] == [f"{i}\n".encode() for i in range(10)]
     for container in made:
         container.remove()
-    wait_for(
-        lambda: not [c for c in client.containers.list(all=True) if c.id in {m.id for m in made}], "all are removed"
-    )
+    ids = {container.id for container in made}
+    wait_for(lambda: not [c for c in client.api.containers(all=True) if c["Id"] in ids], "all are removed")

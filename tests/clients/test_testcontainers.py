@@ -1,5 +1,6 @@
 """testcontainers-python on an embedded engine: its generic container, five of its modules, and its reaper."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import NotFound
 from support import images, services
 from support.engine import DEADLINE, wait_for
 
@@ -160,11 +162,12 @@ def test_the_reaper_removes_what_a_killed_program_leaves(tc: Any, tc_engine: Emb
         assert len(started) == 64 and any(name.startswith("testcontainers-ryuk-") for name in names)
         os.kill(program.pid, signal.SIGKILL)
         program.wait(DEADLINE)
-        wait_for(lambda: not client.containers.list(all=True), "the reaper removes it, and then itself")
+        wait_for(lambda: not client.api.containers(all=True), "the reaper removes it, and then itself")
     finally:
         program.kill()
         program.stdin.close()
         program.stdout.close()
-        for container in client.containers.list(all=True):
-            container.remove(force=True)
+        for container in client.containers.list(all=True, sparse=True):
+            with contextlib.suppress(NotFound):
+                container.remove(force=True)
         client.close()

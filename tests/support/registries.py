@@ -42,7 +42,13 @@ def skopeo(*arguments: str) -> str:
     root = unpack()
     environment = {**os.environ, "LD_LIBRARY_PATH": f"{root}/usr/lib/{os.uname().machine}-linux-gnu"}
     command = [f"{root}/usr/bin/skopeo", "--insecure-policy", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    cache = Path("/var/lib/containers")  # root's, and not to be moved by a flag
+    there = cache.exists()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    finally:
+        if not there:
+            shutil.rmtree(cache, ignore_errors=True)
     if done.returncode:
         raise RuntimeError(f"skopeo {' '.join(arguments)}: {done.stderr}")
     return done.stdout
