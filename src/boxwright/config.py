@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
     debug: bool = False  # log_level debug
     live_restore: bool = True  # accepted: it is how this engine works
     authorization_plugins: list[str] = msgspec.field(default_factory=list)
+    experimental: bool = False  # offer what dockerd calls so: `docker build --squash`
     labels: list[str] = msgspec.field(default_factory=list)
 
     # None: not said.  False, said aloud, is dockerd's way to force plain TCP to other machines.

@@ -41,6 +41,17 @@ class Confinement(Protocol):
         """
         ...
 
+    def programs(
+        self, function: Callable[[int], None], keep: Sequence[int], work: int, largest: int
+    ) -> tuple[int, Callable[[], str]]:
+        """As `helper`, but the child may run the host's programs and has its network.
+
+        It is nobody, the first process of its own pid namespace, and sees of the host what programs and name look-ups
+        need (/usr, certificates), read-only; the directory `work` is its /work, to write in, and it owns it.
+        largest: of any file that it writes, bytes.  Before `enter`, which makes the job nobody, too.
+        """
+        ...
+
     def isolate(self, fd: int, *, readonly: bool = False) -> int:
         """A descriptor of the same directory from which no ".." leads up; closes `fd`.  Before `enter`.
 

@@ -59,6 +59,8 @@ class FakeEvents:
 class FakeBackend:
     """`seen` lists the calls that changed something, as (verb, arguments)."""
 
+    experimental = False
+
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
         self.names = {"box"}
@@ -314,9 +316,9 @@ class FakeBackend:
         return {"Descriptor": {"digest": image}, "Platforms": []}
 
     async def image_import(
-        self, pieces: Any, repo: str, tag: str, changes: Any, message: str, platform: str, emit: Any
+        self, source: Any, repo: str, tag: str, changes: Any, message: str, platform: str, emit: Any
     ) -> str:
-        total = sum([len(piece) async for piece in pieces])
+        total = source if isinstance(source, str) else sum([len(piece) async for piece in source])
         emit({"status": f"{repo}:{tag} {changes} {total}"})
         return "sha256:2"
 

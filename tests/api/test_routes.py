@@ -170,7 +170,8 @@ def test_progress(api: Any) -> None:
     assert late.body.endswith(b'{"errorDetail":{"message":"disk full"},"error":"disk full"}\r\n')
     reply = api("POST", "/images/create?fromSrc=-&repo=r&tag=t&changes=CMD+x&changes=USER+y", b"tar")
     assert reply.body == b"{\"status\":\"r:t ['CMD x', 'USER y'] 3\"}\r\n"
-    assert api("POST", "/images/create?fromSrc=http://x/y").status == 501
+    reply = api("POST", "/images/create?fromSrc=http://x/y&repo=r")
+    assert reply.body == b'{"status":"r: [] http://x/y"}\r\n'
     assert api("POST", "/images/create").status == 400
 
 

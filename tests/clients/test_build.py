@@ -1,20 +1,17 @@
 """Builds: what is told, the cache, limits, stages side by side, URLs, what is left when one ends early."""
 
 import contextlib
-import functools
-import http.server
 import io
 import json
 import os
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from support import builds, registries
+from support import builds, registries, web
 from support.engine import Engine, UnixConnection, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.network]
@@ -83,7 +80,7 @@ def test_messages_for_programs(engine: Engine) -> None:
     ("query", "status", "text"),
     [
         ({"version": "2"}, 501, "BuildKit"),
-        ({"squash": "1"}, 501, "squash"),
+        ({"squash": "1"}, 400, "squash is only supported with experimental mode"),
         ({"outputs": '[{"Type":"local"}]'}, 501, "outputs"),
         ({"buildargs": "{"}, 400, "error reading buildargs"),
         ({"labels": "[1]"}, 400, "error reading labels: a JSON object of strings is expected"),
@@ -94,7 +91,7 @@ def test_messages_for_programs(engine: Engine) -> None:
         ({"dockerfile": "../Dockerfile"}, 400, "must be within the build context"),
         ({"dockerfile": "none"}, 400, "Cannot locate specified Dockerfile: none"),
         ({"target": "none"}, 400, "failed to reach build target none in Dockerfile"),
-        ({"remote": "https://localhost:1/x.git"}, 501, "Git"),
+        ({"remote": "git@localhost:x.git"}, 501, "SSH"),
         ({"buildargs": '{"SOURCE_DATE_EPOCH":"soon"}'}, 400, "invalid SOURCE_DATE_EPOCH: soon"),
     ],
 )
@@ -279,11 +276,6 @@ def test_stages_that_nobody_needs_are_not_built(engine: Engine) -> None:
 # -- URLs -------------------------------------------------------------------------------------------------------------
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: Any) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     """The URL of a server of some files, on loopback."""
@@ -291,13 +283,8 @@ def served(tmp_path: Path) -> Iterator[str]:
     os.utime(tmp_path / "file.txt", (1_600_000_000, 1_600_000_000))
     (tmp_path / "context.tar").write_bytes(builds.archive({"f": "remote"}, "FROM busybox\nCOPY f /f\n"))
     (tmp_path / "Dockerfile").write_text("FROM busybox\nENV REMOTE=1\n")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with web.served(tmp_path) as url:
+        yield url
 
 
 def test_add_of_a_url(engine: Engine, served: str) -> None:

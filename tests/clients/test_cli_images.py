@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import images
+from support import images, web
 from support.engine import Engine, Ran, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.network]
@@ -108,6 +108,28 @@ def test_export_to_a_file_and_import_again(engine: Engine, tmp_path: Path) -> No
     engine.ok("rmi", "again:1")
     assert engine.docker("export", "exp").code == 1
     assert "No such container: exp" in engine.docker("export", "-o", str(tmp_path / "x"), "exp").err
+
+
+def test_import_of_a_url(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "plain.tar").write_bytes(images.layer([("f", b"fetched")]))
+    (tmp_path / "none.tar").write_bytes(b"no archive" * 100)
+    with web.served(tmp_path) as url:
+        assert engine.ok("import", "-m", "mine", f"{url}/plain.tar", "fetched:1").splitlines()[-1].startswith("sha256:")
+        assert engine.ok("inspect", "-f", "{{.Comment}}", "fetched:1") == "mine"
+        engine.ok("create", "--name", "fetched", "fetched:1", "x")
+        engine.ok("cp", "fetched:/f", str(tmp_path / "copied"))
+        assert (tmp_path / "copied").read_text() == "fetched"
+        for path, problem in (("missing.tar", "with status 404"), ("none.tar", "archive/tar")):
+            refused = engine.docker("import", f"{url}/{path}", "refused:1")
+            assert refused.code == 1 and problem in refused.err
+        # Without a scheme, as for dockerd, it is the web.
+        answer = engine.api("POST", f"/images/create?fromSrc={url.removeprefix('http://')}/plain.tar")
+        assert f"Downloading from {url}/plain.tar" in answer.raw.decode()
+    for source, problem in (("file:///etc/passwd", "unsupported scheme"), ("http://127.0.0.1:1/x", "failed to GET")):
+        refused = engine.api("POST", f"/images/create?fromSrc={source}")
+        assert refused.status in (400, 500) and problem in refused.message
+    engine.ok("rm", "fetched")
+    engine.ok("rmi", "fetched:1")
 
 
 COMMITS: dict[str, tuple[list[str], str, Any]] = {

@@ -17,7 +17,7 @@ import docker
 import pytest
 import requests
 from docker.errors import APIError
-from support import images
+from support import images, web
 from support.engine import Engine
 from support.registries import PASSWORD, USER, registry
 
@@ -44,7 +44,6 @@ OUT_OF_SCOPE: dict[str, tuple[str, Callable[[Any], Any] | None]] = {
     "push_plugin": ("docker-py asks for a path that is not in the API: 405", lambda c: c.push_plugin("p")),
     "remove_plugin": (PLUGINS, lambda c: c.remove_plugin("p")),
     "upgrade_plugin": (PLUGINS, lambda c: list(c.upgrade_plugin("p", "q", []))),
-    "import_image_from_url": ("fetching for a client is a door to the host's networks", lambda c: c.import_image_from_url("http://localhost:1/x.tar")),
     "create_swarm_spec": ("of the client alone", None),
     "init_swarm": (SWARM, lambda c: c.init_swarm()),
     "join_swarm": (SWARM, lambda c: c.join_swarm(["localhost:1"], "token")),
@@ -365,6 +364,14 @@ class Calls:
         (self.directory / "f.tar").write_bytes(tree())
         self.c.import_image_from_file(str(self.directory / "f.tar"), repository="surface/f", tag="1")
         self.c.remove_image("surface/f:1")
+
+    def import_image_from_url(self) -> None:
+        (self.directory / "u.tar").write_bytes(tree())
+        with web.served(self.directory) as url:
+            said = self.c.import_image_from_url(f"{url}/u.tar", repository="surface/u", tag="1", changes=["CMD x"])
+        assert f"Downloading from {url}/u.tar" in said and "Importing" in said
+        assert self.c.inspect_image("surface/u:1")["Comment"] == f"Imported from {url}/u.tar"
+        self.c.remove_image("surface/u:1")
 
     def import_image_from_stream(self) -> None:
         self.c.import_image_from_stream(iter([tree()]), repository="surface/s", tag="1")

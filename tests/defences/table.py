@@ -68,7 +68,7 @@ DEFENCES = (
     ),
     Defence(
         "no import", "nothing is imported in a confined job's root",
-        (Change("launcher/confine.py", "        places.clear()", "        pass"),),
+        (Change("launcher/newroot.py", "        places.clear()", "        pass"),),
         (CONFINED + "test_nothing_is_imported_from_the_root",),
     ),
     Defence(
@@ -334,7 +334,7 @@ DEFENCES = (
     # Builds
     Defence(
         "builds", "no password of the host goes with a download",
-        (Change("builder/download.py", "timeout=timeout, auto_decompress", "timeout=timeout, trust_env=True, auto_decompress"),),
+        (Change("images/download.py", "timeout=timeout, auto_decompress", "timeout=timeout, trust_env=True, auto_decompress"),),
         ("tests/unit/test_build_sources.py::test_passwords_of_the_host_are_not_sent",),
     ),
     Defence(
@@ -347,14 +347,55 @@ DEFENCES = (
         "resolved in the context, by a job that has no other files",
     ),
     Defence(
+        "builds", "what runs git has a root of its own",
+        (Change("launcher/programs.py", "    newroot.enter(tree, inside)\n", ""),
+         Change("launcher/programs.py", "    os.chdir(WORK)\n", ""),),
+        ("tests/kernel/test_repository.py::test_what_its_programs_can_reach",),
+    ),
+    Defence(
+        "builds", "what runs git is nobody",
+        (Change("launcher/programs.py", "    newroot.give_up(0, present, NOBODY)\n", ""),),
+        ("tests/kernel/test_repository.py::test_what_its_programs_can_reach",),
+    ),
+    Defence(
+        "builds", "submodules come from servers only",
+        (Change("storage/repository.py", "if not url.lower().startswith(_SCHEMES) or not", "if not"),),
+        ("tests/kernel/test_repository.py::test_submodules_of_the_host",),
+    ),
+    Defence(
+        "builds", "what git fetches and writes is bounded",
+        (Change("launcher/programs.py", "    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))\n", ""),
+         Change("storage/repository.py", "resource.setrlimit(resource.RLIMIT_FSIZE, (self._left, hard))", "pass"),
+         Change("storage/repository.py", "        if self._left <= 0:\n            raise self._too_large()\n", ""),),
+        ("tests/kernel/test_repository.py::test_what_is_too_large",),
+    ),
+    Defence(
         "builds", "only http is fetched",
-        (Change("builder/download.py", "    if not is_url(url):\n        raise", "    if False:\n        raise"),),
+        (Change("images/download.py", "    if not is_url(url):\n        raise", "    if False:\n        raise"),),
         ("tests/unit/test_build_sources.py::test_only_http_is_fetched",),
     ),
     Defence(
         "builds", "owners of caches are ids",
         (Change("builder/dockerfile/mounts.py", " or int(text, base) > _LARGEST", ""),),
         ("tests/unit/test_build_sources.py::test_owners_of_a_cache_stay_in_range[4294967295]",),
+    ),
+    # Signatures
+    Defence(
+        "builds", "what is pulled has to be signed",
+        (Change("images/distribution/pull.py",
+                "        await signatures.require(dist.settings.required_signatures, registry, name, resolved.digest)\n", ""),),
+        ("tests/clients/test_signatures.py::test_only_what_is_signed_is_pulled",),
+    ),
+    Defence(
+        "builds", "a signature is by a key of the policy",
+        (Change("images/distribution/signatures.py",
+                "if not any(verified(key, signature, answer.body) for key in keys):", "if False:"),),
+        ("tests/clients/test_signatures.py::test_only_what_is_signed_is_pulled",),
+    ),
+    Defence(
+        "builds", "a signature is about this repository",
+        (Change("images/distribution/signatures.py", "    if signed != repository:", "    if False:"),),
+        ("tests/clients/test_signatures.py::test_only_what_is_signed_is_pulled",),
     ),
     # Archives and copies
     Defence(
@@ -397,14 +438,15 @@ DEFENCES = (
     Defence(
         "jobs", "a job has a root of its own",
         (Change("launcher/confine.py",
-                "        _enter(root_fd, detached, self._names, \"job\", mount.ATTR_RDONLY if readonly else 0)\n"
+                "        _enter(root_fd, detached, self._names, \"job\", mount.ATTR_RDONLY if readonly else 0, self._user)\n"
                 "        return os.open(\"/\", _DIRECTORY)",
                 "        return root_fd"),),
         (CONFINED + "test_nothing_of_the_host_can_be_reached", COPY + "TestRaces::test_links_of_an_archive_lead_inside"),
     ),
     Defence(
         "jobs", "a job has no capability but those in its row",
-        (Change("launcher/confine.py", "    capabilities.limit_bounding(bits, present)\n    capabilities.apply(bits, bits, 0, 0)\n", ""),),
+        (Change("launcher/newroot.py", "    capabilities.limit_bounding(bits, present)\n", ""),
+         Change("launcher/newroot.py", "    capabilities.apply(bits, bits, 0, 0)\n", ""),),
         (CONFINED + "test_no_capability_but_those_that_are_named",),
     ),
     Defence(
@@ -414,7 +456,7 @@ DEFENCES = (
     ),
     Defence(
         "jobs", "a job's memory is bounded",
-        (Change("launcher/confine.py", "    (resource.RLIMIT_AS, 2 << 30),\n", ""),),
+        (Change("launcher/newroot.py", "    (resource.RLIMIT_AS, 2 << 30),\n", ""),),
         (CONFINED + "test_memory_is_bounded",),
     ),
     Defence(

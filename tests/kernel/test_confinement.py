@@ -269,7 +269,7 @@ def test_large_answers_and_progress(root: int) -> None:
 
 def test_the_filters_are_there() -> None:
     ForkedJobs()
-    assert set(jobfilter._compiled) == {"job", "helper"}
+    assert set(jobfilter._compiled) == {"job", "helper", "programs"}
 
 
 def test_the_hosts_mount_table_stays_as_it_is(root: int) -> None:

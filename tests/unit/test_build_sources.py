@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from boxwright.builder import download
 from boxwright.builder.dockerfile import mounts
 from boxwright.builder.dockerfile.errors import Wrong
+from boxwright.images import download
 
 
 def test_passwords_of_the_host_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,7 @@ def test_flags_and_file_are_joined(settings_of, tmp_path: Path) -> None:  # type
         (["--default-ulimit", "nofile=10:20"], "default_ulimits", {"nofile": Ulimit(name="nofile", soft=10, hard=20)}),
         (["--default-ulimit", "nproc=10"], "default_ulimits", {"nproc": Ulimit(name="nproc", soft=10, hard=10)}),
         (["--live-restore"], "icc", True),
+        (["--experimental"], "experimental", True),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )

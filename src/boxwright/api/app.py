@@ -53,6 +53,8 @@ class App:
             response = _failed(call, error)
         finally:
             connection.served()
+        if self._backend.experimental and not response.prepared:
+            response.headers["Docker-Experimental"] = "true"
         if connection.early is not None and not isinstance(response, responses.Hijacked) and not connection.release():
             response.force_close()
         return response

@@ -90,6 +90,9 @@ class Events(Protocol):
 class Backend(Protocol):
     """What the routes call.  `name` is an id, a name or a unique prefix of an id; errors are those of `errdefs`."""
 
+    @property
+    def experimental(self) -> bool: ...
+
     async def create(
         self,
         name: str | None,
@@ -146,7 +149,7 @@ class Backend(Protocol):
     async def image_remove(self, ref: str, force: bool, noprune: bool) -> Sequence[Json]: ...
     async def image_load(self, pieces: Pieces, quiet: bool, emit: Emit) -> None: ...
     async def image_import(
-        self, pieces: Pieces, repo: str, tag: str, changes: list[str], message: str, platform: str, emit: Emit
+        self, source: Pieces | str, repo: str, tag: str, changes: list[str], message: str, platform: str, emit: Emit
     ) -> str: ...
 
     async def image_pull(self, image: str, tag: str, platform: str, who: Credentials, emit: Emit) -> None: ...

@@ -31,6 +31,7 @@ from boxwright.engine import (
     update,
     wait,
 )
+from boxwright.images import importing
 from boxwright.images.distribution.auth import Credentials
 from boxwright.types.build import BuildOptions
 
@@ -54,6 +55,11 @@ class EngineBackend:
         from boxwright.builder.builder import Builder
 
         return Builder(self._engine)
+
+    @property
+    def experimental(self) -> bool:
+        """What clients ask before they send options that dockerd calls experimental."""
+        return self._engine.config.experimental
 
     # Containers
 
@@ -196,9 +202,13 @@ class EngineBackend:
         await self._engine.images.load(pieces, quiet, emit)
 
     async def image_import(
-        self, pieces: Pieces, repo: str, tag: str, changes: list[str], message: str, platform: str, emit: Emit
+        self, source: Pieces | str, repo: str, tag: str, changes: list[str], message: str, platform: str, emit: Emit
     ) -> str:
-        return await self._engine.images.import_(pieces, repo, tag, changes, message, platform, emit)
+        """source: an archive, or the URL of one."""
+        store = self._engine.images
+        if isinstance(source, str):
+            return await importing.import_url(store, source, repo, tag, changes, message, platform, emit)
+        return await store.import_(source, repo, tag, changes, message, platform, emit)
 
     async def image_pull(self, image: str, tag: str, platform: str, who: Credentials, emit: Emit) -> None:
         await self._engine.distribution.pull(image, tag, platform, who, emit)

@@ -10,6 +10,7 @@ from boxwright.builder.dockerfile.instructions import Arg, Instruction
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PREDEFINED = frozenset((*_PROXIES, *map(str.lower, _PROXIES)))
 EPOCH = "SOURCE_DATE_EPOCH"
+KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"  # "1": a context that is a Git repository has its .git, too
 
 
 class Global:
@@ -48,7 +49,7 @@ class Global:
 
     def unused(self) -> list[str]:
         """Names that the request gives and nobody has asked for."""
-        return sorted(set(self.given) - self.used - PREDEFINED - {EPOCH} - set(self.platform))
+        return sorted(set(self.given) - self.used - PREDEFINED - {EPOCH, KEEP_GIT_DIR} - set(self.platform))
 
 
 class Scope:

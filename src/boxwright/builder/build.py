@@ -7,7 +7,7 @@ import os
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING
 
-from boxwright.builder import context, copying, metadata, running, sources, steps
+from boxwright.builder import context, copying, metadata, running, sources, squashing, steps
 from boxwright.builder.arguments import Global
 from boxwright.builder.cache import Cache, Step
 from boxwright.builder.dockerfile import instructions as of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from boxwright.builder.output import Console
     from boxwright.builder.steps import Work
     from boxwright.engine.engine import Engine
+    from boxwright.images.image import Image
     from boxwright.types.build import BuildOptions
 
 # Stages of one build that run at once.
@@ -40,6 +41,8 @@ async def build(
     Raises InvalidParameter (request, Dockerfile), NotFound (images, files), RunFailed, NotImplemented_, TooLarge,
     System.
     """
+    if options.squash and not eng.config.experimental:
+        raise InvalidParameter("squash is only supported with experimental mode")
     names = [importing.target(tag, "") for tag in options.tags]
     _check_platform(options.platform)
     arguments = Global(options.build_args, ("linux", host_architecture(), ""))
@@ -56,16 +59,20 @@ async def build(
             kept.enter_context(eng.images.hold(image.id))
         cache = Cache(eng.db, eng.images, held, restricted=bool(options.cache_from))
         work = steps.Work(eng, options, dockerfile, arguments, found, cache, caches, {}, epoch, kept)
-        state = await _Stages(work, plan, console).run()
-        if state.image is None:
+        built, base = await _Stages(work, plan, console).run()
+        if built is None:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
+        if options.squash:
+            built = await squashing.squash(work, built, base)
+            if options.aux and not options.quiet:
+                await console.send({"aux": {"ID": built.id}})
         if unused := arguments.unused():
             await console.say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
-        await console.say(f"Successfully built {_short(state.image.id)}\n")
+        await console.say(f"Successfully built {_short(built.id)}\n")
         for name in names:
-            eng.images.tag(state.image.id, str(name))
+            eng.images.tag(built.id, str(name))
             await console.say(f"Successfully tagged {name}\n")
-        return state.image.id
+        return built.id
 
 
 def _short(identifier: str) -> str:
@@ -100,10 +107,11 @@ class _Stages:
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._total = len(work.dockerfile.arguments) + sum(1 + len(planned.stage.instructions) for planned in plan)
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._bases: dict[int, Image | None] = {}
         self._voices = {planned.stage.number: Voice(console) for planned in plan}
 
-    async def run(self) -> State:
-        """Returns the state of the last stage."""
+    async def run(self) -> tuple[Image | None, Image | None]:
+        """Returns the image of the last stage, and the one that the stage began from."""
         count = 0
         for instruction in self._work.dockerfile.arguments:
             count += 1
@@ -119,7 +127,8 @@ class _Stages:
                     await asyncio.wait([self._tasks[planned.stage.number]])
         except* Exception as problems:
             raise _first(problems) from None
-        return self._work.results[self._plan[-1].stage.number]
+        number = self._plan[-1].stage.number
+        return self._work.results[number].image, self._bases[number]
 
     async def _stage(self, planned: stages.Planned, count: int) -> None:
         stage, voice = planned.stage, self._voices[planned.stage.number]
@@ -140,6 +149,7 @@ class _Stages:
         work, stage = self._work, planned.stage
         await voice.say(f"Step {count + 1}/{self._total} : {stage.line.original}\n")
         state = await self._begin(planned, voice)
+        self._bases[stage.number] = state.image
         await self._triggers(planned, state, voice)
         if state.image is not None:
             await voice.say(f" ---> {_short(state.image.id)}\n")

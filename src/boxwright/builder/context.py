@@ -1,4 +1,6 @@
-"""The build context: the client's archive, or what a URL gives, unpacked into a directory that only jobs look into."""
+"""The build context: the client's archive, or what a URL or a Git repository gives, unpacked into a directory that only
+jobs look into.
+"""
 
 import os
 import posixpath
@@ -6,11 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
 
-from boxwright.builder import download
+from boxwright.builder import repository
+from boxwright.builder.arguments import KEEP_GIT_DIR
 from boxwright.builder.dockerfile.lines import LARGEST
 from boxwright.engine.engine import Engine
-from boxwright.errdefs import InvalidParameter, NotImplemented_
-from boxwright.images import spool
+from boxwright.errdefs import InvalidParameter
+from boxwright.images import download, spool
 from boxwright.storage import compression, ignore
 from boxwright.types.build import BuildOptions
 
@@ -30,26 +33,33 @@ async def receive(
 ) -> tuple[Context, bytes]:
     """The context and its Dockerfile; `undo` takes both away.
 
-    Raises InvalidParameter (archive, no Dockerfile), TooLarge, NotImplemented_ (Git).
+    Raises InvalidParameter (archive, repository, no Dockerfile), TooLarge, NotImplemented_ (SSH), System (the server).
     """
     with ExitStack() as files:
-        archive = files.enter_context(spool.unnamed(eng.config.path("tmp")))
         dockerfile = files.enter_context(spool.unnamed(eng.config.path("tmp")))
-        context = _directory(eng, undo)
-        if options.remote:
-            refuse_git(options.remote)
-            found = await download.fetch(options.remote, archive)
-            if not _is_archive(archive):
-                return context, _small(archive, found.size)
+        context = directory(eng, undo)
+        finish = {"dockerfile": _inside(options.dockerfile), "ignored": "Dockerfile"}
+        if repository.is_repository(options.remote, context=True):
+            wanted = repository.parse(options.remote)
+            keep = options.build_args.get(KEEP_GIT_DIR) in ("1", "true")
+            # What a client that clones would have left out before it sends.
+            finish["ignored"] = "all"
+            found = await repository.fetch(
+                eng, wanted._replace(keep=wanted.keep or keep), context.fd, finish, [dockerfile], files
+            )
         else:
-            await spool.receive(pieces, archive)
-        os.lseek(archive, 0, os.SEEK_SET)
-        args = {
-            "kind": compression.detect(os.pread(archive, compression.MAGIC_SIZE, 0)),
-            "dockerfile": _inside(options.dockerfile),
-            "ignored": "Dockerfile",
-        }
-        size = (await eng.jobs.run("build.context", args, [archive, context.fd, dockerfile]))["dockerfile"]
+            archive = files.enter_context(spool.unnamed(eng.config.path("tmp")))
+            if options.remote:
+                fetched = await download.fetch(options.remote, archive)
+                if not _is_archive(archive):
+                    return context, _small(archive, fetched.size)
+            else:
+                await spool.receive(pieces, archive)
+            os.lseek(archive, 0, os.SEEK_SET)
+            kind = compression.detect(os.pread(archive, compression.MAGIC_SIZE, 0))
+            args = {**finish, "kind": kind, "part": None, "directory": ""}
+            found = await eng.jobs.run("build.context", args, [archive, context.fd, dockerfile])
+        size = found["dockerfile"]
         if size < 0:
             raise InvalidParameter(f"Cannot locate specified Dockerfile: {options.dockerfile}")
         if size == 0:
@@ -57,14 +67,8 @@ async def receive(
         return context, os.pread(dockerfile, size, 0)
 
 
-def refuse_git(url: str) -> None:
-    """Raises NotImplemented_ for the URL of a repository."""
-    rest = url.partition("#")[0]
-    if url.startswith(("git://", "git@", "github.com/", "ssh://")) or rest.endswith(".git"):
-        raise NotImplemented_(f"a Git repository as a source of a build is not implemented by boxwright: {url[:200]}")
-
-
-def _directory(eng: Engine, undo: AsyncExitStack) -> Context:
+def directory(eng: Engine, undo: AsyncExitStack | ExitStack) -> Context:
+    """An empty one; `undo` takes it away."""
     path = eng.trash.place("build")
     os.mkdir(path, 0o700)
     undo.callback(eng.trash.discard, path)

@@ -6,12 +6,12 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from boxwright.builder import context, download, sources, steps
+from boxwright.builder import context, repository, sources, steps
 from boxwright.builder.cache import Step
 from boxwright.builder.dockerfile import expand
 from boxwright.builder.dockerfile.errors import Wrong
 from boxwright.errdefs import InvalidParameter
-from boxwright.images import spool
+from boxwright.images import download, spool
 
 if TYPE_CHECKING:
     from boxwright.builder.dockerfile.instructions import Copy
@@ -127,7 +127,10 @@ async def _items(work: Work, state: State, value: Copy, source: Any, where: list
     local = []
     for raw in value.sources:
         path = state.word(raw)
-        if value.add and (download.is_url(path) or path.startswith(("git@", "git://"))):
+        if value.add and repository.is_repository(path):
+            await _repository(work, value, path, items, undo)
+            continue
+        if value.add and download.is_url(path):
             await _url(work, value, path, items, undo)
             continue
         if value.checksum:
@@ -144,8 +147,18 @@ async def _items(work: Work, state: State, value: Copy, source: Any, where: list
     return items
 
 
+async def _repository(work: Work, value: Copy, url: str, items: Items, undo: ExitStack) -> None:
+    wanted = repository.parse(url)
+    wanted = wanted._replace(keep=value.keep_git_dir or wanted.keep)
+    if value.checksum:
+        wanted = repository.checked(wanted, value.checksum)
+    target = context.directory(work.eng, undo)
+    await repository.fetch(work.eng, wanted, target.fd, {}, [], undo)
+    items.items.append({"kind": "directory"})
+    items.files.append(target.fd)
+
+
 async def _url(work: Work, value: Copy, url: str, items: Items, undo: ExitStack) -> None:
-    context.refuse_git(url)
     fd = undo.enter_context(spool.unnamed(work.eng.config.path("tmp")))
     found = await download.fetch(url, fd)
     if value.checksum:

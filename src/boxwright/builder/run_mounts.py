@@ -96,9 +96,8 @@ async def _copied(work: Work, number: int, mount: Mount, voice: Voice, undo: Asy
         with spool.unnamed(work.eng.config.path("tmp")) as archive:
             what = (await _pack(work, number, mount, archive, True, voice))["what"]
             os.lseek(archive, 0, os.SEEK_SET)
-            with spool.unnamed(work.eng.config.path("tmp")) as nothing:
-                args = {"kind": "", "dockerfile": "", "ignored": ""}
-                await work.eng.jobs.run("build.context", args, [archive, fd, nothing])
+            args = {"kind": "", "part": None, "directory": "", "dockerfile": "", "ignored": ""}
+            await work.eng.jobs.run("build.context", args, [archive, fd])
     finally:
         os.close(fd)
     if what == "file":

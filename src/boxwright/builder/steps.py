@@ -99,21 +99,22 @@ def now(work: Work) -> int:
 
 def empty(work: Work, state: State) -> bytes:
     """An image of no files: what the first RUN of a stage from scratch runs in."""
-    base = ImageConfig(architecture=host_architecture(), os="linux", created=_moment(work), config=state.config)
+    base = ImageConfig(architecture=host_architecture(), os="linux", created=moment(work), config=state.config)
     return encode_config(base)
 
 
-def _moment(work: Work) -> str:
+def moment(work: Work) -> str:
+    """When an image is made, as its configuration says it."""
     if work.epoch is None:
-        moment = datetime.now(UTC).isoformat(timespec="microseconds")
+        text = datetime.now(UTC).isoformat(timespec="microseconds")
     else:
-        moment = datetime.fromtimestamp(work.epoch, UTC).isoformat()
-    return moment.replace("+00:00", "Z")
+        text = datetime.fromtimestamp(work.epoch, UTC).isoformat()
+    return text.replace("+00:00", "Z")
 
 
 def _config(work: Work, step: Step, diff_ids: list[str], empty: bool) -> bytes:
     state = step.state
-    created = _moment(work)
+    created = moment(work)
     below = state.image.parsed if state.image else ImageConfig(architecture=host_architecture(), os="linux")
     entry = History(created=created, created_by=step.created_by, author=state.author, empty_layer=empty)
     config = msgspec.structs.replace(

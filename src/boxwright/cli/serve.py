@@ -58,6 +58,7 @@ _SWITCHES: list[tuple[str, str]] = [
     ("--no-new-privileges", "Set no_new_privileges on every container."),
     ("--debug", "Log level debug."),
     ("--live-restore", "Accepted: it is how this engine works."),
+    ("--experimental", "Offer what dockerd calls experimental: build --squash."),
     ("--hostfs", "Offer this machine's own root as the image hostfs."),
     ("--volatile", "Never sync a container's writable layer (it is lost if the machine crashes)."),
 ]

@@ -56,18 +56,19 @@ async def add(
     parent: Image | None,
     config: Callable[[list[str], bool], bytes],
     name: Reference | None = None,
+    child: bool = True,
 ) -> str:
     """An image with a layer more than `parent` (None: than nothing); returns its id, and tells nobody.
 
     archive: the layer's, a regular file; None or one of no members: there is no further layer.
-    config: (diff ids, whether there is no further layer) → the image's configuration.
+    config: (diff ids, whether there is no further layer) → the image's configuration.  child: `parent` is remembered.
     Raises InvalidParameter for too many layers, TooLarge, System.
     """
     diff_ids = list(parent.parsed.rootfs.diff_ids) if parent else []
     if len(diff_ids) >= MOST_LAYERS:
         raise InvalidParameter("max depth exceeded")
     try:
-        return await _add(store, archive, parent, config, name, diff_ids)
+        return await _add(store, archive, parent, config, name, diff_ids, child)
     finally:
         store.collect(chain_ids(diff_ids)[-1:])  # what a failure has left without an image
 
@@ -79,6 +80,7 @@ async def _add(
     config: Callable[[list[str], bool], bytes],
     name: Reference | None,
     diff_ids: list[str],
+    child: bool,
 ) -> str:
     """diff_ids: the parent's, to which the new layer's is added."""
     chain = parent.chain_ids if parent else []
@@ -96,7 +98,7 @@ async def _add(
             # From here to the image's row nothing waits, so nobody can remove the layer meanwhile.
             diff_ids.append(unpacked.diff_id)
             store.snapshotter.commit_layer(unpacked, chain_ids(diff_ids)[-1], below)
-        return store.add(config(diff_ids, empty), [name] if name else [], parent.id if parent else "")
+        return store.add(config(diff_ids, empty), [name] if name else [], parent.id if parent and child else "")
 
 
 def _config(parent: Image, wanted: Wanted, diff_ids: list[str], empty: bool) -> bytes:

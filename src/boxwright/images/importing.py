@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from boxwright.errdefs import InvalidParameter
 from boxwright.images import changes as instructions
-from boxwright.images import hostfs, reference, spool
+from boxwright.images import download, hostfs, reference, spool
+from boxwright.images.distribution import messages
 from boxwright.images.image import host_architecture
 from boxwright.images.reference import Reference
 from boxwright.specs.image import Defaults, History, ImageConfig, RootFS, encode_config
@@ -65,6 +66,36 @@ async def import_(
     if emit is not None:
         emit({"status": identifier})
     return identifier
+
+
+async def import_url(
+    store: "ImageStore",
+    url: str,
+    repo: str,
+    tag: str,
+    changes: Sequence[str],
+    message: str,
+    platform: str,
+    emit: "Emit",
+) -> str:
+    """The same with an archive that a server gives; without a scheme it is asked by http, as by dockerd.
+
+    Raises as `import_` and `download.opened` do.
+    """
+    if "://" not in url:
+        url = f"http://{url}"
+    async with download.opened(url) as response:
+        emit(messages.line(f"Downloading from {url}"))
+        bar = messages.Bar(emit, "", "Importing", response.content_length or 0)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            done = 0
+            async for piece in response.content.iter_any():
+                done += len(piece)
+                bar(done)
+                yield piece
+
+        return await import_(store, pieces(), repo, tag, changes, message or f"Imported from {url}", platform, emit)
 
 
 def target(repo: str, tag: str) -> Reference:

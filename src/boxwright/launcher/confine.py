@@ -10,26 +10,16 @@ and no descriptor but those it was given.  A decoder of hostile bytes runs in a 
 
 import fcntl
 import os
-import resource
 import select
 import signal
-import sys
 from _socket import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from boxwright.errdefs import System
-from boxwright.launcher import jobfilter, protocol
+from boxwright.launcher import jobfilter, newroot, programs, protocol
 from boxwright.linux import capabilities, mount, namespaces, process
 
-# Of one job: (resource, limit).  Memory covers the widest decoder's window and then some.
-LIMITS = (
-    (resource.RLIMIT_AS, 2 << 30),
-    (resource.RLIMIT_CORE, 0),
-    (resource.RLIMIT_NOFILE, 2048),
-    (resource.RLIMIT_CPU, 3600),
-    (resource.RLIMIT_MEMLOCK, 0),
-)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LONGEST_PROBLEM = 1000
 
@@ -41,6 +31,7 @@ class Confinement:
         """sock: the control socket.  names: the capabilities that stay."""
         self._sock = sock
         self._names = names
+        self._user = 0
         self.entered = False
         _watch(sock)
 
@@ -48,13 +39,27 @@ class Confinement:
         protocol.send(self._sock, {"progress": progress})
 
     def helper(self, function: Callable[[int], None], keep: Sequence[int]) -> tuple[int, Callable[[], str]]:
+        return self._child(function, keep, lambda: _enter(-1, False, (), "helper"))
+
+    def programs(
+        self, function: Callable[[int], None], keep: Sequence[int], work: int, largest: int
+    ) -> tuple[int, Callable[[], str]]:
+        """See `boxwright/confined.py`."""
+        namespaces.unshare(namespaces.CLONE_NEWPID, "the programs of a job")  # its first process is the next child
+        # The job becomes nobody, too: without that, or a capability, its end could not end the child (kill(2)).
+        self._user = programs.NOBODY
+        return self._child(function, [*keep, work], lambda: programs.enter(work, largest))
+
+    def _child(
+        self, function: Callable[[int], None], keep: Sequence[int], confine: Callable[[], None]
+    ) -> tuple[int, Callable[[], str]]:
         if self.entered:
             raise System("a helper has to be started before the job enters its root")
         data, out = os.pipe2(os.O_CLOEXEC)
         problem, report = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            _help(function, out, report, keep)
+            _help(function, out, report, keep, confine)
         os.close(out)
         os.close(report)
         try:
@@ -68,7 +73,7 @@ class Confinement:
         if self.entered:
             raise System("a job enters its root once")
         self.entered = True
-        _enter(root_fd, detached, self._names, "job", mount.ATTR_RDONLY if readonly else 0)
+        _enter(root_fd, detached, self._names, "job", mount.ATTR_RDONLY if readonly else 0, self._user)
         return os.open("/", _DIRECTORY)
 
     def isolate(self, fd: int, *, readonly: bool = False) -> int:
@@ -83,14 +88,16 @@ class Confinement:
             os.close(tree)
 
 
-def _help(function: Callable[[int], None], out: int, report: int, keep: Sequence[int]) -> None:
+def _help(
+    function: Callable[[int], None], out: int, report: int, keep: Sequence[int], confine: Callable[[], None]
+) -> None:
     """The helper's life; does not return."""
     code = 1
     try:
         process.close_all_except({2, out, report, *keep})
         process.reset_signals()
         process.die_with_parent()
-        _enter(-1, False, (), "helper")
+        confine()
         function(out)
         code = 0
     except BrokenPipeError:
@@ -111,7 +118,9 @@ def _end(pid: int, problem: int) -> str:
     return text or ("" if status == 0 else "the decoder failed")
 
 
-def _enter(root_fd: int, detached: bool, names: Sequence[str], allowed: str, attributes: int = 0) -> None:
+def _enter(
+    root_fd: int, detached: bool, names: Sequence[str], allowed: str, attributes: int = 0, user: int = 0
+) -> None:
     bits = capabilities.mask(list(names)) if names else 0
     present = capabilities.bounding()  # reads /proc, which is about to go
     # A copy of the directory's mount can only be taken in the namespace that the descriptor comes from.
@@ -122,25 +131,10 @@ def _enter(root_fd: int, detached: bool, names: Sequence[str], allowed: str, att
         propagation=mount.PROPAGATION_PRIVATE,
         name="the job's root",
     )
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    slash = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    # Before anything is attached: or it would show up in the host's table.
-    mount.set_attributes(slash, propagation=mount.PROPAGATION_PRIVATE, recursive=True, name="/")
-    mount.move_mount(tree, slash, "/")
-    os.close(slash)
     if root_fd >= 0 and not detached:
         os.close(root_fd)  # a directory outside of the new root: a way back
-    os.fchdir(tree)
-    os.close(tree)
-    try:
-        mount.pivot_root(".", ".")
-        mount.umount(".", mount.MNT_DETACH)
-    except OSError:
-        os.chroot(".")  # the first root file system of the machine (initramfs) cannot be pivoted away
-    os.chdir("/")
-    if not os.path.samestat(os.stat("/"), os.stat("/..")):
-        raise System("the job's root has something mounted over it")  # and ".." would lead there
-    _give_up(bits, present)
+    newroot.enter(tree)
+    newroot.give_up(bits, present, user)
     jobfilter.install(allowed)
 
 
@@ -152,21 +146,6 @@ def _empty_root() -> int:
         return mount.fsmount(context, mount.ATTR_RDONLY, "tmpfs")
     finally:
         os.close(context)
-
-
-def _give_up(bits: int, present: int) -> None:
-    os.umask(0o077)
-    for which, limit in LIMITS:
-        _, hard = resource.getrlimit(which)
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (limit, limit))
-    for places in (sys.path, sys.meta_path, sys.path_hooks):
-        places.clear()
-    sys.path_importer_cache.clear()
-    process.set_no_new_privileges()
-    process.set_dumpable(False)
-    capabilities.limit_bounding(bits, present)
-    capabilities.apply(bits, bits, 0, 0)
 
 
 def _watch(sock: socket) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from boxwright import errdefs
 from boxwright.launcher import jobfilter, protocol
 from boxwright.launcher.confine import Confinement
-from boxwright.storage import apply, building, copying, differences
+from boxwright.storage import apply, building, copying, differences, repository
 from boxwright.volumes import copyup
 
 Function = Callable[[dict[str, Any], list[int], Confinement], dict[str, Any]]
@@ -42,10 +42,12 @@ JOBS: dict[str, Job] = {
     # CAP_SYS_ADMIN: trusted.overlay.opaque is read by nobody else.
     "tree.changes": Job(differences.list_changes, _READING),
     "tree.diff": Job(differences.write_diff, _READING),
+    "tree.merge": Job(differences.write_merged, _READING),
     "tree.export": Job(differences.write_tree, ("CAP_DAC_READ_SEARCH",)),
     "container.stat": Job(copying.path_stat, ("CAP_DAC_READ_SEARCH",)),
     "container.read": Job(copying.read_archive, ("CAP_DAC_READ_SEARCH",)),
     "container.write": Job(copying.write_archive, _FILES),
+    "build.repository": Job(repository.fetch, ()),
     "build.context": Job(building.receive_context, _FILES),
     "build.read": Job(building.read_file, ("CAP_DAC_READ_SEARCH",)),
     "build.find": Job(building.find_archives, ("CAP_DAC_READ_SEARCH",)),

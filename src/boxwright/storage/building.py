@@ -38,15 +38,25 @@ _KINDS = {
 
 
 def receive_context(args: Args, fds: list[int], confinement: Confinement) -> Args:
-    """Job `build.context`: unpack the archive fds[0], a regular file, into the empty directory fds[1].
+    """Job `build.context`: unpack the archive fds[0], a regular file, into the directory fds[1].
 
-    args: kind (of compression); dockerfile (its name, or ""); ignored (what .dockerignore is carried out on: ""
-    nothing, "Dockerfile" that and itself, since clients have left out the rest, "all" everything).
+    args:
+        kind          of compression
+        part          [offset, size] of the archive in the file, None: all of it, from where the file is
+        directory     a path in the archive that becomes the context; "" all of it
+        dockerfile    its name, or ""
+        ignored       what .dockerignore is carried out on: "" nothing, "Dockerfile" that and itself, since clients have
+                      left out the rest, "all" everything
     The Dockerfile is written to fds[2], when it is there.  Result: dockerfile (its size, -1 when there is none).
-    Raises InvalidParameter for a broken archive.
+    Raises InvalidParameter for a broken archive and for a directory that is none.
     """
-    source, target, out = fds
-    readinto = decoded(args["kind"], source, confinement) if args["kind"] else lambda view: os.readv(source, [view])
+    source, target, *out = fds
+    if args["kind"]:
+        readinto = decoded(args["kind"], source, confinement)
+    elif args["part"]:
+        readinto = _part(source, *args["part"])
+    else:
+        readinto = lambda view: os.readv(source, [view])  # noqa: E731
     root = confinement.enter(target)
     archive = Archive(readinto, lambda count: _pass_over(readinto, count))
     try:
@@ -54,10 +64,49 @@ def receive_context(args: Args, fds: list[int], confinement: Confinement) -> Arg
         archive.finish()
     except Malformed as error:
         raise InvalidParameter(f"archive/tar: {error}") from error
-    size = _dockerfile(root, str(args["dockerfile"]), out) if args["dockerfile"] else -1
+    if args["directory"]:
+        _keep_only(root, str(args["directory"]))
+    size = _dockerfile(root, str(args["dockerfile"]), out[0]) if args["dockerfile"] else -1
     if args["ignored"]:
         _leave_out(root, str(args["dockerfile"]), args["ignored"] == "all")
     return {"dockerfile": size}
+
+
+def _part(fd: int, offset: int, size: int) -> Callable[[memoryview], int]:
+    end = offset + size
+
+    def readinto(view: memoryview) -> int:
+        nonlocal offset
+        count = os.preadv(fd, [view[: end - offset]], offset)
+        offset += count
+        return count
+
+    return readinto
+
+
+def _keep_only(root: int, path: str) -> None:
+    """Make what is in a directory of the tree all that the tree has."""
+    try:
+        parts, kind = resolve(root, path)
+    except NotADirectoryError:
+        kind = "file"
+    if kind != "directory":
+        what = "not a directory" if kind else "no such directory"
+        raise InvalidParameter(f"error setting git context, {what}: {path[:200]}")
+    if not parts:
+        return
+    head = inroot.open_in_root(root, "/".join(map(os.fsdecode, parts[:-1])) or "/", os.O_RDONLY | os.O_DIRECTORY)
+    kept = os.urandom(16).hex()
+    os.rename(parts[-1], kept, src_dir_fd=head, dst_dir_fd=root)
+    os.close(head)
+    for name in os.listdir(root):
+        if name != kept:
+            remove_tree(root, name)
+    fd = os.open(kept, _DIRECTORY, dir_fd=root)
+    for name in os.listdir(fd):
+        os.rename(name, name, src_dir_fd=fd, dst_dir_fd=root)
+    os.close(fd)
+    os.rmdir(kept, dir_fd=root)
 
 
 def _dockerfile(root: int, path: str, out: int) -> int:
@@ -194,6 +243,7 @@ def write_layer(args: Args, fds: list[int], confinement: Confinement) -> Args:
         items     {"kind": "tree", "path": pattern} of the source
                   {"kind": "file", "name", "mode", "mtime"}: the file fds[n], in order
                   {"kind": "archive"}: the members of the tar archive fds[n], in order
+                  {"kind": "directory"}: what is in the directory fds[n], in order
         destination, parents, excludes, chmod (or None), now (seconds)
         owner     "user:group", None for root; keep: what the sources say instead
         instruction   COPY or ADD, for errors
@@ -203,6 +253,7 @@ def write_layer(args: Args, fds: list[int], confinement: Confinement) -> Args:
     out, *rest = fds
     tree = _source(args, rest, confinement) if args["source"] is not None else -1
     files = rest[1:] if args["source"] == "directory" else rest
+    files = [confinement.isolate(fd, readonly=True) if stat.S_ISDIR(os.fstat(fd).st_mode) else fd for fd in files]
     if args["view"] is None:
         confinement.enter(-1)
         image = None
@@ -281,6 +332,11 @@ class _Layer:
                 what = "dir" if kind == "dir" and what == "file" else what
             elif item["kind"] == "file":
                 self._file(next(streams), item, target, into or there == "directory")
+            elif item["kind"] == "directory":
+                self._check_directory(there)
+                self._directories(target, owned=1)
+                self._walk(next(streams), target, "", _DEEPEST)
+                what = "dir" if what == "file" else what
             else:
                 self._check_directory(there)
                 self._directories(target)

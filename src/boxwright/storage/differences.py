@@ -23,6 +23,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DEEPEST = 500  # levels, as many as a layer may have: two descriptors and three of the interpreter's frames each
 _FRAMES = 3 * _DEEPEST + 500
+_CHUNK = 1 << 20
 _BATCH = 500  # changes in one message
 # Characters of all paths together: the engine holds them, and names in a deep tree add up to what no memory holds.
 MOST_TEXT = 64 << 20
@@ -89,6 +90,40 @@ def write_diff(args: Args, fds: list[int], confinement: Confinement) -> Args:
     return {}
 
 
+def write_merged(args: Args, fds: list[int], confinement: Confinement) -> Args:
+    """Job `tree.merge`: write to the file fds[0] one layer in place of several: what args["view"] has and args["base"]
+    has not (read-only Mount values; base None: nothing is below).
+
+    args: latest, as of `tree.diff`.  Unlike between containers and images nothing is left out, and files are the same
+    only when they are one file or have the same content.
+    """
+    latest = args["latest"]
+    old = _detached(args["base"]) if args["base"] else None
+    root, _ = make_rootfs(args["view"])
+    new = confinement.enter(root, detached=True, readonly=True)
+    describe = described if latest is None else not_after(int(latest))
+    writer = Writer(lambda data: write_all(fds[0], data), describe)
+
+    def visit(kind: int, path: bytes, parent: int, name: bytes) -> None:
+        if kind == DELETED:
+            writer.whiteout(path)
+        else:
+            writer.add(path, parent, name)
+
+    compare(new, old, False, visit, exact=True)
+    writer.finish()
+    return {}
+
+
+def _detached(view: Args) -> int:
+    """The root of a read-only Mount value; nothing leads out of it."""
+    root, _ = make_rootfs(view)
+    try:
+        return os.open(".", _DIRECTORY, dir_fd=root)
+    finally:
+        os.close(root)
+
+
 def write_tree(args: Args, fds: list[int], confinement: Confinement) -> Args:
     """Job `tree.export`: write a root file system, args["view"] (a read-only Mount value), to the pipe fds[0]."""
     root, _ = make_rootfs(args["view"])
@@ -109,15 +144,21 @@ def _enter(args: Args, tree: int, confinement: Confinement) -> tuple[int, int | 
 
 
 def compare(
-    new: int, old: int | None, overlay: bool, visit: Visit, opaque: Callable[[bytes], None] | None = None
+    new: int,
+    old: int | None,
+    overlay: bool,
+    visit: Visit,
+    opaque: Callable[[bytes], None] | None = None,
+    exact: bool = False,
 ) -> None:
     """Tell `visit` every difference between two trees, in the order of names.
 
     A directory with a difference in it counts as modified, the root itself never.  opaque: told the emptied directories
-    of an upper one, when there is nothing to compare it with.
+    of an upper one, when there is nothing to compare it with.  exact: places to mount on count, too, and of files that
+    stat(2) says the same of the content is compared.
     """
     sys.setrecursionlimit(max(_FRAMES, sys.getrecursionlimit()))
-    _Comparison(overlay, visit, opaque, blind=overlay and old is None).directory(new, old, b"", _DEEPEST)
+    _Comparison(overlay, visit, opaque, overlay and old is None, exact).directory(new, old, b"", _DEEPEST)
 
 
 class _Above:
@@ -130,8 +171,10 @@ class _Above:
 
 
 class _Comparison:
-    def __init__(self, overlay: bool, visit: Visit, opaque: Callable[[bytes], None] | None, blind: bool) -> None:
-        self._overlay, self._visit, self._opaque, self._blind = overlay, visit, opaque, blind
+    def __init__(
+        self, overlay: bool, visit: Visit, opaque: Callable[[bytes], None] | None, blind: bool, exact: bool
+    ) -> None:
+        self._overlay, self._visit, self._opaque, self._blind, self._exact = overlay, visit, opaque, blind, exact
         self._above: list[_Above] = []
 
     def directory(self, new: int, old: int | None, path: bytes, depth: int) -> None:
@@ -161,9 +204,10 @@ class _Comparison:
                 self._tell(DELETED, path, new, name)
             return
         if before is None:
-            told = not _ours(path, status)
+            told = self._exact or not _ours(path, status)
         else:
             told = _differ(status, before) or _attributes(new, name, status) != _attributes(old, name, before)
+            told = told or (self._exact and not _one(new, old, name, status, before))
         if told:
             self._tell(ADDED if before is None else MODIFIED, path, new, name)
         if stat.S_ISDIR(status.st_mode):
@@ -211,6 +255,30 @@ def _differ(one: os.stat_result, other: os.stat_result) -> bool:
         return True
     first, second = divmod(one.st_mtime_ns, 10**9), divmod(other.st_mtime_ns, 10**9)
     return first[0] != second[0] or (first[1] != second[1] and bool(first[1]) and bool(second[1]))
+
+
+def _one(new: int, old: int | None, name: bytes, status: os.stat_result, before: os.stat_result) -> bool:
+    """Whether files of which stat(2) says the same are the same: one file in both trees, or the same content.
+
+    Links to one file that have been copied up are another file than before, with all its names.
+    """
+    if stat.S_ISDIR(status.st_mode) or status.st_ino == before.st_ino:
+        return True
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(name, dir_fd=new) == os.readlink(name, dir_fd=old)
+    if not stat.S_ISREG(status.st_mode):
+        return True
+    if status.st_nlink > 1:
+        return False
+    one, other = os.open(name, _READ, dir_fd=new), os.open(name, _READ, dir_fd=old)
+    try:
+        while (data := os.read(one, _CHUNK)) == os.read(other, _CHUNK):
+            if not data:
+                return True
+        return False
+    finally:
+        os.close(one)
+        os.close(other)
 
 
 def _ours(path: bytes, status: os.stat_result) -> bool:

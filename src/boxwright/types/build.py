@@ -11,7 +11,7 @@ class BuildOptions(NamedTuple):
     dockerfile: its path in the context.  build_args: None for a name without a value.  remote: a URL in place of the
     body.  build_id: what /build/cancel names it by.
     registries: credentials as X-Registry-Config has them, by registry.  aux: whether the client takes messages for
-    programs.
+    programs.  squash: the last stage's layers become one.
     """
 
     tags: tuple[str, ...] = ()
@@ -25,6 +25,7 @@ class BuildOptions(NamedTuple):
     quiet: bool = False
     keep: bool = False
     aux: bool = True
+    squash: bool = False
     cache_from: tuple[str, ...] = ()
     build_args: dict[str, str | None] = {}
     labels: dict[str, str] = {}

@@ -66,6 +66,7 @@ def _options(call: Call) -> BuildOptions:
         quiet=query.flag("q"),
         keep=not query.flag("rm", True) and not query.flag("forcerm"),
         aux=call.version >= (1, 30),
+        squash=query.flag("squash"),
         cache_from=_bounded("cachefrom", _texts(query, "cachefrom"), _MOST_NAMES),
         build_args=_map(query, "buildargs"),
         labels={name: value or "" for name, value in _map(query, "labels").items()},
@@ -93,8 +94,6 @@ def _refuse(query: Query) -> None:
         raise InvalidParameter(f'invalid version {version[:100]}: only "1" (the classic builder) is served')
     if version == "2":
         raise NotImplemented_("BuildKit is not implemented yet by boxwright: build with DOCKER_BUILDKIT=0")
-    if query.flag("squash"):
-        raise NotImplemented_("squash, a build's layers put together to one, is not implemented by boxwright")
     if query.text("outputs") not in ("", "[]", "null"):
         raise NotImplemented_("outputs of a build need BuildKit, which is not implemented yet by boxwright")
     if query.text("isolation").lower() not in ("", "default"):

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from boxwright import types
-from boxwright.errdefs import InvalidParameter, NotImplemented_
+from boxwright.errdefs import InvalidParameter
 from boxwright.images.distribution import auth
 from boxwright.types import lenient
 
@@ -71,21 +71,20 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """POST /images/create: a pull, or an import from the body; fetching URLs comes later."""
+    """POST /images/create: a pull, or an import from the body or from a URL."""
     query = call.query
     if query.text("fromImage"):
         return await _pull(call)
     source = query.text("fromSrc")
     if not source:
         raise InvalidParameter("either fromImage or fromSrc is required")
-    if source != "-":
-        raise NotImplemented_("import from a URL is not implemented yet by boxwright")
-
     repo, tag, changes = query.text("repo"), query.text("tag"), query.all("changes")
     message, platform = query.text("message"), query.text("platform")
+    pieces = call.pieces() if source == "-" else source
     return await progress(
         call,
-        lambda emit: call.backend.image_import(call.pieces(), repo, tag, changes, message, platform, emit),
+        lambda emit: call.backend.image_import(pieces, repo, tag, changes, message, platform, emit),
+        cancel=source != "-",
     )
 
 

@@ -1,15 +1,20 @@
-"""Files from URLs: ADD https://…, and contexts that are named by one.  Bounded, into an unnamed file."""
+"""Files from URLs: ADD https://…, contexts that are named by one, `docker import URL`."""
 
 import asyncio
 import email.utils
 import hashlib
 import os
 import posixpath
-from typing import NamedTuple
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from boxwright.errdefs import InvalidParameter, System
 from boxwright.images import spool
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _CONNECT = 30.0  # seconds, and between two pieces
 _CHUNK = 1 << 20
@@ -28,9 +33,10 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
-async def fetch(url: str, fd: int) -> Fetched:
-    """Write what the URL gives to the file `fd`.  Raises InvalidParameter, System (the server), TooLarge."""
-    # Only builds with URLs need the client.
+@asynccontextmanager
+async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
+    """The answer of the URL's server; its body is read in the block.  Raises InvalidParameter, System (the server)."""
+    # Only requests with URLs need the client.
     import aiohttp
 
     from boxwright.images.distribution.http import proxy
@@ -46,12 +52,17 @@ async def fetch(url: str, fd: int) -> Fetched:
         ):
             if response.status >= 400:
                 raise System(f"failed to GET {url} with status {response.status} {response.reason}")
-            size = await spool.receive(response.content.iter_chunked(_CHUNK), fd)
-            modified = email.utils.parsedate_to_datetime(response.headers["Last-Modified"]).timestamp() if (
-                "Last-Modified" in response.headers
-            ) else -1  # fmt: skip
+            yield response
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError) as error:
         raise System(f"failed to GET {url}: {error or type(error).__name__}") from error
+
+
+async def fetch(url: str, fd: int) -> Fetched:
+    """Write what the URL gives to the file `fd`.  Raises InvalidParameter, System (the server), TooLarge."""
+    async with opened(url) as response:
+        size = await spool.receive(response.content.iter_chunked(_CHUNK), fd)
+        said = response.headers.get("Last-Modified")
+        modified = email.utils.parsedate_to_datetime(said).timestamp() if said else -1
     name = posixpath.basename(unquote(urlsplit(url).path))
     return Fetched(size, "" if name in (".", "..") or "\0" in name else name, int(modified))
 
