@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.definition import load
 from support.life import Life, lived
 
 from boxwright import types
@@ -20,9 +20,6 @@ from boxwright.types import container as shapes
 from boxwright.types.lenient import convert
 
 ROOT = Path(__file__).parents[3]
-DEFINITION = ROOT.parent / "shared" / "data" / "docker-engine-api.yaml"
-if not DEFINITION.exists():
-    DEFINITION = ROOT.parents[1] / "shared" / "data" / "docker-engine-api.yaml"
 
 MODELS: dict[str, type[types.Model]] = {
     "ContainerConfig": types.ContainerConfig,
@@ -70,12 +67,7 @@ WORDS = {
 }
 
 
-@cache
-def definition() -> dict[str, Any]:
-    if not DEFINITION.exists():
-        pytest.skip("the API definition is not on this machine")
-    loaded: dict[str, Any] = yaml.load(DEFINITION.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return loaded
+definition = cache(load)
 
 
 def properties(schema: dict[str, Any]) -> set[str]:
