@@ -130,6 +130,7 @@ def test_names_that_pascal_casing_gets_wrong() -> None:
         (b'{"Image":"\xff"}', "invalid JSON"),
         (b'{"Image":"\\ud800"}', "invalid JSON"),
         (b"[" * 100_000, "exceeded max depth"),
+        (b'{"X":' + b"[" * 1000 + b"]" * 1000 + b"}", "exceeded max depth"),
         (b'{"HostConfig":' * 100_000 + b"1" + b"}" * 100_000, "exceeded max depth"),
         (b'{"X":' + b"1" * 5000 + b"}", "invalid JSON"),
         (b'{"X":1e999}', "invalid JSON"),
@@ -200,3 +201,9 @@ def test_any_bytes_give_a_model_or_a_refusal(body: bytes) -> None:
         lenient.decode(body, CreateRequest)
     except InvalidParameter:
         return
+
+
+def test_brackets_in_strings_do_not_nest() -> None:
+    text = "[{" * 2000 + '\\"['
+    assert lenient.parse(json.dumps([text] * 3)) == [text] * 3
+    assert lenient.parse(b"[" * 500 + b"[]," * 5000 + b"1" + b"]" * 500)

@@ -26,12 +26,16 @@ Converter = Callable[[Any, str], Any]
 
 # `\u0000` that is an escape itself, not the tail of an escaped backslash.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# What a document may nest; Python's own limit for it was a thousand calls, and since 3.14 is the size of the stack.
+_DEEPEST = 1000
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def decode(body: bytes, model: type[T]) -> T:
     """Decode a request body; raises `InvalidParameter` with Docker's texts."""
     if b"\\u0000" in body and _NUL.search(body):
         raise InvalidParameter("invalid JSON: invalid character '\\x00' in string literal")
+    _check_depth(body)
     try:
         exact: T = _strict(model).decode(body)
     except msgspec.ValidationError:
@@ -43,7 +47,9 @@ def decode(body: bytes, model: type[T]) -> T:
 
 def parse(body: bytes | str) -> Any:
     """Decode any JSON value; raises `InvalidParameter` with Docker's texts."""
-    return _parse(body.encode(errors="surrogatepass") if isinstance(body, str) else body)
+    data = body.encode(errors="surrogatepass") if isinstance(body, str) else body
+    _check_depth(data)
+    return _parse(data)
 
 
 def convert(value: Any, model: type[T]) -> T:
@@ -97,6 +103,20 @@ def _parse(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise _malformed(body, error) from None
+
+
+def _check_depth(body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") <= _DEEPEST:
+        return
+    depth = 0
+    for token in _TOKENS.finditer(body):
+        match body[token.start()]:
+            case 0x5B | 0x7B:
+                depth += 1
+                if depth > _DEEPEST:
+                    raise InvalidParameter("invalid JSON: exceeded max depth")
+            case 0x5D | 0x7D:
+                depth -= 1
 
 
 def _malformed(body: bytes, error: Exception) -> InvalidParameter:
