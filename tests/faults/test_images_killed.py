@@ -63,7 +63,10 @@ def orphans(engine: Engine) -> dict[str, Any]:
     """Directories and rows that do not belong together."""
     with sqlite3.connect(f"file:{engine.data_root}/boxwright.db?mode=ro", uri=True) as db:
         rows = {row[0] for row in db.execute("SELECT directory FROM layers UNION ALL SELECT directory FROM snapshots")}
-        blobs = {row[0][7:] for row in db.execute("SELECT id FROM images UNION SELECT digest FROM image_manifests")}
+        query = (
+            "SELECT id FROM images UNION SELECT digest FROM image_manifests UNION SELECT digest FROM image_attachments"
+        )
+        blobs = {row[0][7:] for row in db.execute(query)}
         kept = {row[0] for row in db.execute("SELECT top FROM images UNION SELECT base FROM snapshots")}
         kept |= {row[0] for row in db.execute("SELECT parent FROM layers")}
         layers = {row[0] for row in db.execute("SELECT chain_id FROM layers")}

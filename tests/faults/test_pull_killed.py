@@ -12,8 +12,9 @@ from aiohttp import web
 from faults.test_images_killed import KILLS, SEED, orphans
 from support import images
 from support.engine import Engine, wait_for
-from support.hostile_registry import HostileRegistry
+from support.hostile_registry import OCI_INDEX, HostileRegistry
 
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.timeout(300)]
 
 
@@ -60,7 +61,14 @@ def test_engine_killed_while_it_pulls_and_pushes(engine: Engine, capsys: pytest.
 
         registry.hook = slowly
         registry.image("large", "1", layers)
-        registry.image("larger", "1", [*layers, images.layer([("top", b"top")])])
+        made = registry.image("larger", "1", [*layers, images.layer([("top", b"top")])])
+        about = {
+            "schemaVersion": 2,
+            "subject": {"digest": made},
+            "layers": [{"digest": registry.blob(b"s"), "size": 1}],
+        }
+        entries = [{"digest": registry.manifest("larger", "s", about, OCI_MANIFEST), "size": 1}]
+        registry.manifest("larger", made.replace(":", "-"), {"schemaVersion": 2, "manifests": entries}, OCI_INDEX)
         for _ in range(KILLS):
             work = [Work(engine, registry, random.Random(dice.random())) for _ in range(3)]
             for thread in work:

@@ -41,4 +41,15 @@ SCRIPTS = [
     ) STRICT;
     CREATE INDEX image_manifests_by_image ON image_manifests (image);
     """,
+    # The index that an image's manifest was chosen from, and referrers of both with their blobs.
+    """
+    CREATE TABLE image_attachments (
+        image TEXT NOT NULL REFERENCES images (id),
+        subject TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        UNIQUE (image, subject, digest)
+    ) STRICT;
+    CREATE INDEX image_attachments_by_digest ON image_attachments (digest);
+    """,
 ]

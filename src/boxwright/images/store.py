@@ -17,6 +17,7 @@ from boxwright.confined import Jobs
 from boxwright.db.connection import Database
 from boxwright.errdefs import InvalidParameter, NotFound
 from boxwright.images import committing, hostfs, importing, inspect, listing, load, prune, reference, removal, save
+from boxwright.images.attachments import Attachment, Attachments
 from boxwright.images.image import Image, check_platform
 from boxwright.images.originals import Originals
 from boxwright.images.reference import Reference
@@ -67,6 +68,7 @@ class ImageStore:
         self.jobs = jobs
         self.publish = publish
         self.originals = Originals(db, content)
+        self.attachments = Attachments(db, content)
         self.spool = Trash(f"{data_root}/tmp")
         self._hostfs = hostfs
         self._private = [data_root, *private]
@@ -227,6 +229,17 @@ class ImageStore:
         self._drop_blobs(surplus)
         return identifier
 
+    def attach(self, identifier: str, found: Iterable[Attachment]) -> None:
+        """Keep what came beside the image; not if it was removed meanwhile."""
+        found = list(found)
+        if not self.db.query("SELECT 1 FROM images WHERE id = ?", (identifier,)):
+            return
+        for each in found:
+            self.content.put(each.data)
+        with self.db.transaction():
+            surplus = self.attachments.keep(identifier, found)
+        self._drop_blobs(surplus)
+
     def tag(self, text: str, repo: str, tag: str = "") -> None:
         """`POST /images/x/tag`.  Raises as `get` does, and InvalidParameter for a name that cannot be."""
         target = reference.parse(repo)
@@ -274,9 +287,11 @@ class ImageStore:
 
         Returns the chain ids of the layers that went, topmost first.
         """
-        blobs = [image.id, *self.originals.digests(image.id)]
+        originals = self.originals.digests(image.id)
+        blobs = [image.id, *originals, *self.attachments.digests(image.id)]
         with self.db.transaction():
-            self.originals.drop(blobs[1:])
+            self.originals.drop(originals)
+            self.attachments.drop(image.id)
             self.db.execute("DELETE FROM images WHERE id = ?", (image.id,))
         self._changed()
         self._drop_blobs(blobs)
@@ -300,8 +315,11 @@ class ImageStore:
     def _drop_blobs(self, digests: Sequence[str]) -> None:
         """Remove blobs, but those that are something else as well: a stranger's bytes may be both."""
         for digest in digests:
-            query = "SELECT 1 FROM images WHERE id = ? UNION SELECT 1 FROM image_manifests WHERE digest = ?"
-            if not self.db.query(query, (digest, digest)):
+            query = (
+                "SELECT 1 FROM images WHERE id = ? UNION SELECT 1 FROM image_manifests WHERE digest = ?"
+                " UNION SELECT 1 FROM image_attachments WHERE digest = ?"
+            )
+            if not self.db.query(query, (digest, digest, digest)):
                 self.content.remove(digest)
 
     def _changed(self) -> None:
@@ -367,7 +385,7 @@ class ImageStore:
     def reconcile(self) -> None:
         """At engine start, after the snapshotter's: remove blobs and layers that no image needs."""
         images = {row[0] for row in self.db.query("SELECT id FROM images")}
-        self.content.reconcile(images | self.originals.all())
+        self.content.reconcile(images | self.originals.all() | self.attachments.all())
         for (chain_id,) in self.db.query(
             "SELECT chain_id FROM layers WHERE chain_id NOT IN (SELECT parent FROM layers WHERE parent IS NOT NULL)"
         ):

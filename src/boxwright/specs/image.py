@@ -62,6 +62,8 @@ class Manifest(Struct, omit_defaults=True, rename="camel"):
     layers: list[Descriptor] = []
     manifests: list[Descriptor] = []
     annotations: dict[str, str] = {}
+    artifact_type: str = ""
+    subject: Descriptor | None = None
 
 
 class ArchiveItem(Struct, rename="pascal"):
@@ -174,6 +176,16 @@ def decode_manifest(data: bytes) -> Manifest:
         if not DIGEST.fullmatch(descriptor.digest):
             raise Invalid("invalid manifest: a digest is malformed")
     return manifest
+
+
+def with_manifest(data: bytes, entry: dict[str, Any]) -> bytes:
+    """An index (b"": an empty one), as it is if it names the entry's digest, and otherwise with one entry more."""
+    index = _json(data) if data else {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    listed = index.get("manifests")
+    listed = listed if isinstance(listed, list) else []
+    if any(isinstance(each, dict) and each.get("digest") == entry["digest"] for each in listed):
+        return data
+    return msgspec.json.encode({**index, "manifests": [*listed, entry]})
 
 
 def decode_platform(value: Any) -> Platform:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,10 @@ from .manifests import pull_scope
 from .shared import in_thread
 
 _BATCH = 1 << 20  # bytes that are written at once
-FED = 1 << 20  # bytes that go into a pipe at once
+FED = 1 << 20  # bytes that a pipe holds
+_MOVED = 8 << 20  # bytes that go into a pipe between two reports
+# Not the loop's own: its few threads are for what ends soon.
+_feeders = ThreadPoolExecutor(64, "feed")
 _RANGE = re.compile(r"bytes (\d{1,20})-\d+/(?:\d+|\*)")
 
 Progress = Callable[[int], None]
@@ -125,34 +129,30 @@ class Download:
         return spool.write(self.fd, batch, self.have)
 
     async def feed(self, pipe: int, progress: Progress) -> None:
-        """Put the bytes into the pipe (not blocking) as they come; ends when nobody reads it any more.
+        """Put the bytes into the pipe as they come; ends when nobody reads it any more.
 
-        progress: hears how many have gone in.
+        progress: hears how many have gone in.  When this is cancelled it ends once the pipe has no reader: whoever
+        cancels it closes the last one.
         """
         position = 0
         while position < self.descriptor.size:
             while position >= self.have:
                 self._grown.clear()
                 await self._grown.wait()
-            count = min(FED, self.have - position)
-            try:
-                moved = await in_thread(
-                    os.splice, self.fd, pipe, count, offset_src=position, flags=os.SPLICE_F_NONBLOCK
-                )
-            except BlockingIOError:
-                await _writable(pipe)
-                continue
-            except BrokenPipeError:
+            end = min(position + _MOVED, self.have)
+            # A thread that waits in the kernel: by the loop, each piece that the reader takes would cost two wake-ups,
+            # and they are what a busy machine is slow at.
+            if not await in_thread(_move, self.fd, pipe, position, end, executor=_feeders):
                 return  # who reads has ended: its own error says why
-            position += moved
+            position = end
             progress(position)
 
 
-async def _writable(pipe: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_writer(pipe, ready.set)
+def _move(fd: int, pipe: int, position: int, end: int) -> bool:
+    """Splice the file's bytes into the pipe; false when nobody reads it any more."""
     try:
-        await ready.wait()
-    finally:
-        loop.remove_writer(pipe)
+        while position < end:
+            position += os.splice(fd, pipe, end - position, offset_src=position)
+    except BrokenPipeError:
+        return False
+    return True

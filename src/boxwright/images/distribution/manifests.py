@@ -49,13 +49,14 @@ class Document(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """An image in a registry.  digest: what the name stands for, which may be an index; config: its bytes."""
+    """An image in a registry.  digest: what the name stands for; source: the index, if it is one; config: its bytes."""
 
     digest: str
     document: Document
     layers: list[Descriptor]
     config: bytes
     parsed: ImageConfig
+    source: Document | None = None
 
 
 def pull_scope(repository: str) -> list[str]:
@@ -75,6 +76,23 @@ async def fetch(registry: Registry, repository: str, target: str) -> Document:
     if claimed.startswith("sha256:") and claimed != digest:
         raise InvalidParameter(f"manifest verification failed for digest {claimed}")
     return read(answer, digest)
+
+
+async def fetch_any(registry: Registry, repository: str, target: str) -> Document:
+    """As `fetch`, a manifest of anything: what is about an image need not look like one; asked for once."""
+    url = registry.url(f"{repository}/manifests/{target}")
+    answer = await registry.call("GET", url, pull_scope(repository), {"Accept": ACCEPT}, what="a manifest", tries=1)
+    digest = digest_of(answer.body)
+    if ":" in target and target != digest:
+        raise InvalidParameter(f"manifest verification failed for digest {target}")
+    try:
+        manifest = spec.decode_manifest(answer.body)
+    except spec.Invalid as error:
+        raise InvalidParameter(str(error)) from None
+    media_type = answer.headers.get("Content-Type", "").split(";", 1)[0].strip().lower()
+    if media_type not in (*MANIFESTS, *spec.INDEXES):
+        raise InvalidParameter(f"unsupported manifest media type {media_type!r}")
+    return Document(media_type, digest, answer.body, manifest)
 
 
 def read(answer: Answer, digest: str) -> Document:
@@ -108,8 +126,7 @@ async def resolve(registry: Registry, ref: Reference, wanted: Platform, explicit
 
     Raises as `fetch` does, and NotFound when there is none for the platform.
     """
-    document = await fetch(registry, ref.path, ref.digest or ref.tag)
-    top = document.digest
+    document = top = await fetch(registry, ref.path, ref.digest or ref.tag)
     for _ in range(DEEPEST):
         if not document.is_index:
             break
@@ -129,7 +146,8 @@ async def resolve(registry: Registry, ref: Reference, wanted: Platform, explicit
     except spec.Invalid as error:
         raise InvalidParameter(str(error)) from None
     _check(ref, document.manifest, parsed, wanted if explicit else None)
-    return Resolved(top, document, document.manifest.layers, data, parsed)
+    source = top if top.is_index else None
+    return Resolved(top.digest, document, document.manifest.layers, data, parsed, source)
 
 
 def _offered(index: Manifest) -> str:

@@ -33,6 +33,7 @@ from .client import Registry
 from .errors import Refused, Unreachable
 from .manifests import Resolved
 from .messages import Bar, Emit
+from .referrers import Kept
 from .shared import Report, all_of
 
 if TYPE_CHECKING:
@@ -124,22 +125,24 @@ async def _image(dist: "Distribution", registry: Registry, name: Reference, reso
             resolved.layers, diff_ids, chain, [None, *chain[:-1]], strict=True
         )
     ]
+    beside = Kept(dist, registry, name.path)
     if store.find(digest_of(resolved.config)) is not None:
+        await beside.collect(resolved)
         for layer in layers:
             dist.origins.remember(layer.diff_id, name.name, layer.descriptor)
-        new = _named(dist, name, resolved)
+        new = _named(dist, name, resolved, beside)
     else:
         try:
             with store.snapshotter.lease(chain):
-                await all_of(*(_layer(dist, registry, name, layer, emit) for layer in layers))
-                new = _named(dist, name, resolved)
+                await all_of(*(_layer(dist, registry, name, layer, emit) for layer in layers), beside.collect(resolved))
+                new = _named(dist, name, resolved, beside)
         finally:
             store.collect(chain)  # what a failure has left without an image
     emit(messages.line(f"Digest: {resolved.digest}"))
     return new
 
 
-def _named(dist: "Distribution", name: Reference, resolved: Resolved) -> bool:
+def _named(dist: "Distribution", name: Reference, resolved: Resolved, beside: Kept) -> bool:
     """The layers are there: make the image exist.  Nothing waits in here."""
     store = dist.store
     before = store.named(name)
@@ -149,6 +152,7 @@ def _named(dist: "Distribution", name: Reference, resolved: Resolved) -> bool:
     known = store.named(names[0])
     document = resolved.document
     identifier = store.add(resolved.config, names, manifest=(document.media_type, document.data))
+    store.attach(identifier, beside.found)
     image = store.load_row(identifier)
     store.publish("image", "pull", str(name), {**image.labels, "name": name.familiar_name})
     return before != identifier or known != identifier
@@ -250,7 +254,6 @@ async def _unpack(dist: "Distribution", layer: Layer, download: Download, report
         read, write = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # past the user's share of pipe memory: it works with less
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, FED)
-        os.set_blocking(write, False)
         feeding = asyncio.ensure_future(_feed(download, write, fed))
         try:
             return await snapshotter.unpack(Source(read), layer.parent)

@@ -5,10 +5,8 @@ has it.  Otherwise the layer's archive is made again from its record, compressed
 image that was pulled keeps its manifest, and so its digest, wherever its blobs can be the same.
 """
 
-import asyncio
 import hashlib
-import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urljoin
@@ -25,7 +23,7 @@ from boxwright.specs import image as spec
 from boxwright.specs.image import Descriptor
 from boxwright.storage.content import digest_of
 
-from . import client, errors, http, messages
+from . import client, errors, http, messages, referrers
 from .auth import Credentials
 from .client import Registry
 from .errors import Refused, Unreachable
@@ -33,28 +31,18 @@ from .manifests import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST
 from .messages import Bar, Emit
 from .origins import Origin
 from .shared import all_of, in_thread
+from .uploads import Blob, upload
 
 if TYPE_CHECKING:
     from boxwright.images.store import ImageStore
 
     from .distribution import Distribution
 
-# Of one request of an upload, bytes: what breaks off is sent again from its beginning.
-CHUNK = 32 << 20
-_PIECE = 256 << 10
 _BATCH = 1 << 20
+_UNIT = 256 << 10  # what is given to the packer at once: its output depends on that, and pieces come as pipes have them
 _LEVEL = 2  # of isal: the ratio of zlib's 3 at several times its speed
 _GZIP = 31  # zlib's window of 32 KiB in a gzip wrapper, whose time stamp is 0: same layer, same blob
 Json = dict[str, Any]
-_OCTETS = "application/octet-stream"
-
-
-class Blob(NamedTuple):
-    """Bytes of an open file, and what they are."""
-
-    fd: int
-    digest: str
-    size: int
 
 
 class Target:
@@ -153,22 +141,30 @@ async def _image(target: Target, work: Work) -> None:
     await _config(target, image, config)
     blobs = [target.done[layer.key] for layer in wanted]
     if original and all(blob.digest == layer.digest for blob, layer in zip(blobs, original.layers, strict=True)):
-        media_type, document = original.media_type, original.data
+        media_type, document = await _original(target, image, original)
     else:
         media_type, document = manifest(config, blobs)
-    await target.registry.call(
-        "PUT",
-        target.url(f"manifests/{name.tag}"),
-        target.scopes,
-        {"Content-Type": media_type},
-        lambda: document,
-        ok=(200, 201, 202),
-    )
+    await referrers.put(target, name.tag, media_type, document)
     digest = digest_of(document)
+    if media_type in spec.INDEXES:
+        await referrers.push(target, image.id, digest)
     target.dist.store.also_called(image.id, name._replace(tag="", digest=digest))
     target.emit(messages.line(f"{name.tag}: digest: {digest} size: {len(document)}"))
     target.emit({"progressDetail": {}, "aux": {"Tag": name.tag, "Digest": digest, "Size": len(document)}})
     target.dist.store.publish("image", "push", str(name), {**image.labels, "name": name.familiar_name})
+
+
+async def _original(target: Target, image: Image, original: Original) -> tuple[str, bytes]:
+    """What the tag is to stand for of an image that keeps its manifest: the manifest, or the index that it came from,
+    where the repository has, or is now given, all that the index names.
+    """
+    digest = digest_of(original.data)
+    if not target.dist.store.attachments.of(image.id, digest):
+        return original.media_type, original.data
+    await referrers.put(target, digest, original.media_type, original.data)
+    await referrers.push(target, image.id, digest)
+    index = await referrers.index_for(target, image.id, digest)
+    return (index.media_type, index.data) if index else (original.media_type, original.data)
 
 
 def manifest(config: bytes, layers: list[Descriptor]) -> tuple[str, bytes]:
@@ -289,9 +285,14 @@ async def _packed(target: Target, wanted: Wanted) -> Descriptor:
 async def compressed(archive: AsyncGenerator[bytes, None], fd: int) -> Blob:
     """Write the archive to the empty file `fd`, as gzip; the same archive gives the same blob."""
     packer, found, size = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP), hashlib.sha256(), 0
+    rest = b""
 
     def step(batch: list[bytes], last: bool) -> int:
-        packed = [packer.compress(piece) for piece in batch]
+        nonlocal rest
+        data = b"".join((rest, *batch))
+        end = len(data) if last else len(data) - len(data) % _UNIT
+        packed = [packer.compress(data[start : min(start + _UNIT, end)]) for start in range(0, end, _UNIT)]
+        rest = data[end:]
         if last:
             packed.append(packer.flush())
         for piece in packed:
@@ -317,103 +318,3 @@ async def _config(target: Target, image: Image, config: bytes) -> None:
     with spool.unnamed(target.dist.store.spool.directory) as fd:
         spool.write(fd, [config], 0)
         await upload(target, Blob(fd, image.id, len(config)), lambda position: None)
-
-
-async def upload(target: Target, blob: Blob, progress: Callable[[int], None]) -> None:
-    """Send a blob: at once when it is small, in chunks otherwise; goes on where the registry says that it is.
-
-    Raises Refused, Unreachable.
-    """
-    for attempt in range(http.TRIES):
-        try:
-            await _session(target, blob, progress)
-            return
-        except Unreachable as error:
-            if not error.again or attempt == http.TRIES - 1:
-                raise
-        except Refused as error:
-            # 404 and 416: the registry has lost the upload, or its count; from the start, then.
-            if error.status not in (404, 416) or attempt == http.TRIES - 1:
-                raise
-        await http.rest(http.pause(attempt))
-
-
-async def _session(target: Target, blob: Blob, progress: Callable[[int], None]) -> None:
-    call, scopes = target.registry.call, target.scopes
-    answer = await call("POST", target.url("blobs/uploads/"), scopes, {"Content-Length": "0"}, ok=(202,))
-    smallest = answer.headers.get("OCI-Chunk-Min-Length", "")
-    chunk = max(CHUNK, int(smallest)) if smallest.isdigit() and len(smallest) < 12 else CHUNK
-    location = _location(answer)
-    position = 0
-    while blob.size - position > chunk:
-        answer = await _chunk(target, location, blob, position, chunk, progress)
-        location, position = _location(answer), _taken(answer, position + chunk)
-    rest = blob.size - position
-    headers = {"Content-Type": _OCTETS, "Content-Length": str(rest)}
-    if position:
-        headers["Content-Range"] = f"{position}-{blob.size - 1}"
-    joint = "&" if "?" in location else "?"
-    await call(
-        "PUT",
-        f"{location}{joint}{urlencode({'digest': blob.digest})}",
-        scopes,
-        headers,
-        lambda: _pieces(blob.fd, position, rest, progress),
-        ok=(201, 204),
-        tries=1,  # what it has of a part of it, it says at `location` only
-    )
-
-
-async def _chunk(
-    target: Target, location: str, blob: Blob, position: int, length: int, progress: Callable[[int], None]
-) -> http.Answer:
-    """Send one chunk; when that fails, ask the registry how far it came."""
-    call, scopes = target.registry.call, target.scopes
-    headers = {
-        "Content-Type": _OCTETS,
-        "Content-Length": str(length),
-        "Content-Range": f"{position}-{position + length - 1}",
-    }
-    try:
-        return await call(
-            "PATCH",
-            location,
-            scopes,
-            headers,
-            lambda: _pieces(blob.fd, position, length, progress),
-            ok=(202, 204),
-            tries=1,
-        )
-    except Unreachable as error:
-        if not error.again:
-            raise
-        await http.rest(http.pause(0))
-        return await call("GET", location, scopes, ok=(204, 202))
-
-
-def _location(answer: http.Answer) -> str:
-    location = answer.headers.get("Location")
-    if not location:
-        raise Unreachable("POST", answer.url, "the registry did not say where the upload goes on", False)
-    return urljoin(answer.url, location)
-
-
-def _taken(answer: http.Answer, expected: int) -> int:
-    """How many bytes the registry has, by its `Range: 0-LAST`."""
-    last = answer.headers.get("Range", "").rpartition("-")[2]
-    if not last.isdigit() or len(last) > 18:
-        return expected
-    # "0-0" is how registries say that there is nothing, too: it is sent again then, and refused if it was one byte.
-    return min(expected, int(last) + 1) if int(last) else 0
-
-
-async def _pieces(fd: int, position: int, length: int, progress: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    end = position + length
-    while position < end:
-        piece = await in_thread(os.pread, fd, min(_PIECE, end - position), position)
-        if not piece:
-            raise InvalidParameter("the file that is sent has become shorter")
-        yield piece
-        position += len(piece)
-        progress(position)
-        await asyncio.sleep(0)

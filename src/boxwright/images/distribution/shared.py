@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -117,12 +119,16 @@ class Slots:
                 return
 
 
-async def in_thread(function: Callable[..., T], *args: Any, **options: Any) -> T:
+async def in_thread(
+    function: Callable[..., T], *args: Any, executor: ThreadPoolExecutor | None = None, **options: Any
+) -> T:
     """As asyncio.to_thread, but its end is waited for even when the caller is cancelled.
 
     Until then the descriptors that it works with must not be closed: their numbers would be somebody else's.
+    executor: whose threads; None: the loop's.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **options))
+    loop = asyncio.get_running_loop()
+    work = asyncio.ensure_future(loop.run_in_executor(executor, functools.partial(function, *args, **options)))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
