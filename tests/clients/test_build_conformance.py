@@ -30,7 +30,7 @@ def packed(compression: str, **files: str) -> bytes:
 
 FILES: dict[str, Any] = {
     "a.txt": "A", "b.txt": "B", "c.md": "C", "d/": "", "d/one": "1", "d/sub/": "", "d/sub/two": "2", "d/x.txt": "X",
-    "link": "-> a.txt", "with space": "S", "odd[1].txt": "O", "plain.tar": packed("", f="tar"), "t.tar.gz": packed("gz", f="gz"),
+    "link": "-> a.txt", ".hidden": "H", "links/": "", "links/l": "-> ../a.txt", "with space": "S", "odd[1].txt": "O", "plain.tar": packed("", f="tar"), "t.tar.gz": packed("gz", f="gz"),
     "t.tar.bz2": packed("bz2", f="bz2"), "t.tar.xz": packed("xz", f="xz"), "not.tar.gz": "no archive",
     "passwd": "root:x:0:0::/:/bin/sh\nweb:x:33:44::/:/bin/sh\n", "group": "root:x:0:\nweb:x:44:\nstaff:x:50:\n",
 }  # fmt: skip
@@ -156,6 +156,62 @@ ROWS: dict[str, Row] = {
     "healthcheck none": Row("HEALTHCHECK NONE", None, {"Healthcheck": {"Test": ["NONE"]}}),
     "onbuild": Row("ONBUILD RUN echo 1 > /x\nONBUILD ENV A=1", None, {"OnBuild": ["RUN echo 1 > /x", "ENV A=1"]}),
     "maintainer": Row("MAINTAINER me <me@x>\nENV A=1", ("echo $A", "1")),
+    # -- forms beside those above
+    "check directive": Row("# check=skip=all\nFROM busybox\nENV A=1", ("echo $A", "1")),
+    "directives end at the first comment": Row("# a comment\n# escape=`\nFROM busybox\nRUN echo a \\\n b > /x", ("cat /x", "a b")),
+    "tabs and blank lines": Row("FROM busybox\n\n\t ENV\tA=1\n\n\nENV B=2\n\n", ("echo $A$B", "12")),
+    "from, alias in any case": Row("FROM busybox As One\nRUN echo 1 > /x\nFROM busybox\nCOPY --from=one /x /x", ("cat /x", "1")),
+    "from with the platform of the build": Row("FROM --platform=$BUILDPLATFORM busybox\nENV A=1", ("echo $A", "1"), later=True),
+    "argument with a default that is quoted": Row("ARG A=\"x y\"\nRUN echo \"$A\" > /x", ("cat /x", "x y")),
+    "argument declared again": Row("ARG A=1\nARG A=2\nRUN echo $A > /x", ("cat /x", "2")),
+    "argument without a value": Row("ARG A\nRUN echo \"<${A-unset}>\" > /x", ("cat /x", "<unset>")),
+    "argument in every instruction": Row(
+        "ARG D=/w U=5 P=81 F=a.txt S=SIGUSR2 L=l V=/vol\nWORKDIR $D\nCOPY --chown=$U $F ./$F\nADD ${F} /added\nLABEL $L=$P\n"
+        "EXPOSE $P\nVOLUME $V\nSTOPSIGNAL $S\nUSER $U", ("pwd; id -u; stat -c %u /w/a.txt; cat /added", "/w\n5\n5\nA"),
+        {"Labels": {"l": "81"}, "ExposedPorts": {"81/tcp": {}}, "Volumes": {"/vol": {}}, "StopSignal": "SIGUSR2"}, later=True),
+    "env, required": Row('ENV A=1\nENV B="${A:?no}" C="${A?no}"', ("echo $B$C", "11"), later=True),
+    "env, nested": Row("ENV A=1\nENV B=${N:-${M:-$A}}", ("echo $B", "1")),
+    "env, shortest and longest": Row("ENV P=aXbXc\nENV A=${P#*X} B=${P##*X} C=${P%X*} D=${P%%X*}", ("echo $A $B $C $D", "bXc c aXb a"), later=True),
+    "env, over lines": Row("ENV A=1 \\\n    B=2 \\\n    C=3", ("echo $A$B$C", "123")),
+    "env of the base": Row("FROM busybox AS one\nENV A=1\nFROM one\nENV A=${A}2", ("echo $A", "12")),
+    "run on the host's network": Row("RUN --network=host ls /sys/class/net | grep -c lo > /x", ("cat /x", "1"), later=True),
+    "run, document that is not expanded": Row("ENV A=1\nRUN cat <<'E' > /x\n$A\nE", ("cat /x", "$A"), later=True),
+    "run, document expanded by the shell": Row("RUN A=2; cat <<E > /x\n$A\nE", ("cat /x", "2"), later=True),
+    "run, cache of a user": Row("RUN --mount=type=cache,target=/c,uid=5,gid=6,mode=0700,id=u stat -c '%u %g %a' /c > /x", ("cat /x", "5 6 700"), later=True),
+    "run, locked cache": Row("RUN --mount=type=cache,target=/c,sharing=locked,id=k true > /c/f; ls /c > /x", ("cat /x", "f"), later=True),
+    "run, key that nobody needs": Row("RUN --mount=type=ssh true", later=True),
+    "run, several mounts": Row("RUN --mount=type=tmpfs,target=/t --mount=target=/m,source=a.txt cat /m > /x; touch /t/1", ("cat /x; ls /t", "A"), later=True),
+    "run in a volume is lost": Row("RUN mkdir /v && echo 1 > /v/f\nVOLUME /v\nRUN echo 2 > /v/f; echo 3 > /v/g", ("cat /v/f; ls /v", "1\nf")),
+    "copy to the working directory": Row("WORKDIR /w\nCOPY a.txt b.txt ./", ("ls /w", "a.txt\nb.txt")),
+    "copy, hidden files": Row("COPY . /x", ("test -f /x/.hidden && echo h", "h")),
+    "copy a link in a directory": Row("COPY links /x", ("readlink /x/l", "../a.txt")),
+    "copy wildcards of a stage": Row("FROM busybox AS s\nRUN mkdir /o && touch /o/a.x /o/b.x /o/c.y\nFROM busybox\nCOPY --from=s /o/*.x /x/", ("ls /x", "a.x\nb.x")),
+    "copy, linked, with an owner and a mode": Row("COPY --link --chown=3:4 --chmod=600 a.txt /x/y", ("stat -c '%u %g %a' /x/y", "3 4 600"), later=True),
+    "copy, parents of wildcards": Row("COPY --parents d/*.txt /p/", ("find /p -type f", "/p/d/x.txt"), later=True),
+    "copy, exclude below": Row("COPY --exclude=**/two d /x", ("find /x -type f | sort", "/x/one\n/x/x.txt"), later=True),
+    "copy, document without tabs": Row("COPY <<-E /x\n\ta\n\tE", ("cat /x", "a"), later=True),
+    "copy, document with an owner": Row("COPY --chown=7 --chmod=0400 <<E /x\na\nE", ("stat -c '%u %a' /x", "7 400"), later=True),
+    "add, exec form": Row('ADD ["with space", "/x y"]', ("cat '/x y'", "S")),
+    "add a directory": Row("ADD d /x", ("cat /x/sub/two", "2")),
+    "add, document": Row("ADD <<E /x\na\nE", ("cat /x", "a"), later=True),
+    "add an archive with an owner": Row("ADD --chown=9:8 plain.tar /x", ("stat -c '%u %g' /x/in/f", "9 8")),
+    "add an archive over a directory": Row("RUN mkdir -p /x/in && echo old > /x/in/o\nADD plain.tar /x", ("cat /x/in/o /x/in/f", "old\ntar")),
+    "add, exclude": Row("ADD --exclude=*.txt d /x", ("find /x -type f | sort", "/x/one\n/x/sub/two"), later=True),
+    "label, over lines": Row("LABEL a=1 \\\n  b=\"two\\\nlines\"", None, {"Labels": {"a": "1", "b": "twolines"}}),
+    "cmd that is no JSON": Row("CMD ['a', \"b\"]", None, {"Cmd": ["/bin/sh", "-c", "['a', \"b\"]"]}),
+    "cmd, the last one": Row('CMD ["a"]\nCMD ["b"]', None, {"Cmd": ["b"]}),
+    "entrypoint and an own command": Row('ENTRYPOINT ["e"]\nCMD ["a"]', None, {"Entrypoint": ["e"], "Cmd": ["a"]}),
+    "shell, for other forms": Row('SHELL ["/bin/busybox", "ash", "-c"]\nENTRYPOINT e\nHEALTHCHECK CMD h', None,
+                                  {"Entrypoint": ["/bin/busybox", "ash", "-c", "e"], "Healthcheck": {"Test": ["CMD-SHELL", "h"]}}),
+    "workdir is root's": Row("USER 5\nWORKDIR /a/b/", ("stat -c %u /a/b; pwd", "0\n/a/b")),
+    "user by name": Row("COPY passwd group /etc/\nRUN mkdir -m 777 /u\nUSER web\nRUN id -un > /u/x", ("id -u; cat /u/x", "33\nweb"), {"User": "web"}),
+    "expose, protocols": Row("EXPOSE 80/tcp 80/udp 90-91/udp", None,
+                             {"ExposedPorts": {"80/tcp": {}, "80/udp": {}, "90/udp": {}, "91/udp": {}}}),
+    "stopsignal, a number": Row("STOPSIGNAL 9", None, {"StopSignal": "9"}),
+    "healthcheck, the last one": Row("HEALTHCHECK CMD a\nHEALTHCHECK --start-interval=2s CMD b", None,
+                                     {"Healthcheck": {"Test": ["CMD-SHELL", "b"], "StartInterval": 2 * 10**9}}, later=True),
+    "onbuild of any form": Row('ONBUILD COPY --chown=5 ["a b", "/x"]\nONBUILD RUN <<E\necho\nE', None,
+                               {"OnBuild": ['COPY --chown=5 ["a b", "/x"]', "RUN <<E\necho\nE"]}, later=True),
 }  # fmt: skip
 
 Builder = Callable[[Engine, bytes], builds.Built]
@@ -267,3 +323,11 @@ def test_triggers_of_a_base(engine: Engine, build: Builder) -> None:
     assert engine.ok("run", "--rm", built.image, "cat", "/y") == "A"
     assert not builds.config(engine, built.image)["Config"].get("OnBuild")
     engine.ok("rmi", "-f", "triggers:1")
+
+
+@pytest.mark.skipif(PEER, reason="syntax of a later version")
+def test_a_trigger_with_a_document(engine: Engine, build: Builder) -> None:
+    builds.by_docker_py(engine, builds.archive({}, "FROM busybox\nONBUILD RUN <<E\necho 1 > /y\nE\n"), tag="triggers:2")
+    built = build(engine, builds.archive({}, "FROM triggers:2\nENV A=1\n"))
+    assert engine.ok("run", "--rm", built.image, "cat", "/y") == "1", built.error
+    engine.ok("rmi", "-f", "triggers:2")
