@@ -55,7 +55,7 @@ def read_archive(args: Args, fds: list[int], confinement: Confinement) -> Args:
     fd = _find(root, path, args)
     status = os.fstat(fd)
     confinement.emit({"stat": _stat(root, path, status)})
-    writer = Writer(lambda data: write_all(out, data))
+    writer = Writer(lambda data: write_all(out, data), pipe=out)
     name = os.fsencode(copypath.base(path))
     if stat.S_ISDIR(status.st_mode):
         member = b"" if name == b"/" else name

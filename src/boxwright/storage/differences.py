@@ -128,7 +128,7 @@ def write_tree(args: Args, fds: list[int], confinement: Confinement) -> Args:
     """Job `tree.export`: write a root file system, args["view"] (a read-only Mount value), to the pipe fds[0]."""
     root, _ = make_rootfs(args["view"])
     root = confinement.enter(root, detached=True, readonly=True)
-    writer = Writer(lambda data: write_all(fds[0], data))
+    writer = Writer(lambda data: write_all(fds[0], data), pipe=fds[0])
     compare(root, None, False, lambda kind, path, parent, name: writer.add(path, parent, name))
     writer.finish()
     return {}

@@ -26,6 +26,7 @@ _MOST_RANGES = 1 << 15
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_XATTRS = 512 << 10
+_UNCOPIED = 16 << 10  # bytes from which on a call of its own costs less than copying
 
 _KINDS = {
     stat.S_IFREG: b"0", stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4", stat.S_IFDIR: b"5",
@@ -138,10 +139,15 @@ class Writer:
         self,
         write: Callable[[memoryview], object],
         describe: Callable[[os.stat_result], Described] = described,
+        pipe: int = -1,
     ) -> None:
-        """write: takes all of what it is given.  describe: what is to be said of a file."""
+        """write: takes all of what it is given.  describe: what is to be said of a file.
+
+        pipe: where `write` writes to, if that is a pipe that blocks: the pages of a large file go there uncopied.
+        """
         self._write = write
         self._describe = describe
+        self._pipe = pipe
         self._links: dict[tuple[int, int], bytes] = {}
         self._buffer = memoryview(bytearray(_CHUNK))
         self._filled = 0
@@ -235,6 +241,8 @@ class Writer:
         for offset, length in ranges:
             total += length
             end = offset + length
+            if length >= _UNCOPIED and self._pipe >= 0:
+                offset = self._lend(fd, offset, end)
             while offset < end:
                 if self._filled == _CHUNK:
                     self._flush()
@@ -247,6 +255,18 @@ class Writer:
                 offset += count
         if total % BLOCK_SIZE:
             self.send(_ZEROES[: -total % BLOCK_SIZE])
+
+    def _lend(self, fd: int, offset: int, end: int) -> int:
+        """Let the pipe have a file's pages, as far as there are any; returns where that ended."""
+        self._flush()
+        try:
+            while offset < end and (count := os.sendfile(self._pipe, fd, offset, end - offset)):
+                offset += count
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+                raise
+            self._pipe = -1  # a file system or a kernel that cannot: they are copied
+        return offset
 
     def _header(
         self,

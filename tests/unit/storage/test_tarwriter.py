@@ -1,9 +1,11 @@
 """The writer of archives, read back by tarfile: whatever the sizes are against those of its buffer."""
 
+import errno
 import io
 import os
 import tarfile
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxwright.storage import tarwriter
+from boxwright.storage.apply import write_all
 
 CHUNK = 4096
 SIZES = st.sampled_from([0, 1, 511, 512, 513, 3072, 3583, 3584, 3585, 4095, 4096, 4097, 8192, 20_000])
@@ -111,3 +114,65 @@ def test_every_kind_of_file_and_its_header(tmp_path: Path) -> None:
     assert found["hard"].islnk() and found["hard"].linkname == "f"
     assert found["soft"].issym() and found["soft"].linkname == "f" * 150
     assert found["pipe"].isfifo()
+
+
+def through_a_pipe(home: Path, names: list[str]) -> dict[str, bytes]:
+    """The files of the archive that a writer with a pipe makes of these."""
+    out, into = os.pipe()
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.extend(iter(lambda: os.read(out, 1 << 16), b"")))
+    reader.start()
+    try:
+        with opened(home) as fd:
+            writer = tarwriter.Writer(lambda data: write_all(into, data), pipe=into)
+            for name in names:
+                writer.add(name.encode(), fd, name.encode())
+            writer.finish()
+    finally:
+        os.close(into)
+        reader.join()
+        os.close(out)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(read))) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_large_files_go_uncopied_where_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    monkeypatch.setattr(tarwriter, "_UNCOPIED", 8192)
+    lent: list[int] = []
+    real = os.sendfile
+
+    def sendfile(out: int, fd: int, offset: int, count: int) -> int:
+        lent.append(count)
+        if refused:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(out, fd, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    expected = {f"f{n}": content(n, size) for n, size in enumerate([100, 8191, 8192, 8193, 300_000, 5, 70_000])}
+    for name, data in expected.items():
+        (tmp_path / name).write_bytes(data)
+    expected["holes"] = content(7, 20_000) + bytes(4 << 20) + content(8, 20_000)
+    with (tmp_path / "holes").open("wb") as file:
+        file.write(expected["holes"][:20_000])
+        file.seek((4 << 20) + 20_000)
+        file.write(expected["holes"][-20_000:])
+    assert through_a_pipe(tmp_path, list(expected)) == expected
+    assert lent[0] == 8192
+    assert len(lent) == 1 if refused else len(lent) > 4  # what cannot be is tried once
+
+
+def test_a_large_file_that_is_cut_meanwhile_is_filled_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tarwriter, "_UNCOPIED", 8192)
+    (tmp_path / "f").write_bytes(b"x" * 100_000)
+    (tmp_path / "g").write_bytes(b"after")
+    real = os.sendfile
+
+    def sendfile(out: int, fd: int, offset: int, count: int) -> int:
+        os.truncate(tmp_path / "f", 40_000)
+        return real(out, fd, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    assert through_a_pipe(tmp_path, ["f", "g"]) == {"f": b"x" * 40_000 + bytes(60_000), "g": b"after"}
