@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from kernel.containers import Box, make_root
+from kernel.netns import World
 
 from boxwright.libcontainer import cgroups
 
@@ -28,3 +29,19 @@ def manager() -> Iterator[cgroups.Manager]:
     made.kill()
     made.destroy()
     cgroups.remove_parent(cgroups.detect(), parent)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """Namespaces of a host and its neighbour."""
+    made = World()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Of a network controller's database."""
+    return str(tmp_path / "db")

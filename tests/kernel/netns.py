@@ -246,3 +246,8 @@ def wait_until(condition: Callable[[], bool], what: str, deadline: float = 10) -
 
 
 __all__ = ["Namespace", "Net", "World", "elements", "links", "published", "ruleset", "wait_until"]
+
+
+async def off(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a blocking step of the test in a thread: it may enter namespaces, the loop's thread must not."""
+    return await asyncio.to_thread(function, *arguments)

@@ -56,13 +56,13 @@ RULES: dict[int, list[str]] = {
         "kernel/test_netlink.py::test_a_veth_is_a_port_of_its_bridge_and_its_peer_is_inside",
     ],
     10: [
-        "kernel/test_network.py::test_published_ports_are_reached_from_everywhere",
+        "kernel/test_network_ports.py::test_published_ports_are_reached_from_everywhere",
         "kernel/test_network.py::test_a_host_whose_forward_chain_drops",
     ],
     11: [
         "kernel/test_namespaces.py::test_joined_and_hidden",
         "kernel/test_namespaces.py::test_born_in_a_v2_group",
-        "testsuite/cgroups/test_conformance.py::test_kill_ends_a_frozen_group",
+        "testsuite/cgroups/test_life.py::test_kill_ends_a_frozen_group",
     ],
     12: [
         "kernel/test_shim_deaths.py::test_the_death_of_a_shim_is_the_death_of_its_container",
