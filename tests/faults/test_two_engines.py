@@ -80,8 +80,8 @@ def test_a_restart_keeps_its_own_and_leaves_the_others(pair: tuple[Engine, Engin
     assert all(answers(port) for port in ports)
 
 
-def refusal(engine: Engine, **instead: str) -> str:
-    """What a further engine says that has one thing in common with `engine` and all else of its own."""
+def assert_refused(engine: Engine, said: str, **instead: str) -> None:
+    """A further engine that has one thing in common with `engine` and all else of its own ends with this word."""
     own = {
         "--data-root": f"{engine.home}/other-data", "--exec-root": f"{engine.home}/other",
         "-H": f"unix://{engine.home}/other.sock", "--bridge": f"{engine.bridge}2",
@@ -89,8 +89,9 @@ def refusal(engine: Engine, **instead: str) -> str:
     flags = [part for flag in (own | instead).items() for part in flag]
     command = [sys.executable, "-m", "boxwright.cli.main", "serve", "--ephemeral", *flags]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
-    return ran.stderr.splitlines()[-1]
+    lines = ran.stderr.splitlines()
+    assert ran.returncode == 1 and lines and lines[-1].startswith(said), f"{instead}: {ran.returncode}\n{ran.stderr}"
+    assert "Traceback" not in ran.stderr, ran.stderr
 
 
 def test_an_engine_is_started_twice(pair: tuple[Engine, Engine]) -> None:
@@ -105,8 +106,8 @@ def test_an_engine_is_started_twice(pair: tuple[Engine, Engine]) -> None:
         "--bridge": (first.bridge, f"boxwright: bridge {first.bridge} belongs to another boxwright engine"),
     }
     for flag, (value, said) in taken.items():
-        assert refusal(first, **{flag: value}).startswith(said)
-        assert kernel_objects(first, "twice") == before
+        assert_refused(first, said, **{flag: value})
+        assert kernel_objects(first, "twice") == before, flag
         wait_for(lambda: answers(port), f"it answers after a second {flag}")
     first.ok("rm", "-f", "twice")
 

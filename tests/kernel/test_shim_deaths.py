@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,20 @@ def another_engine(bench: Bench, request: StartRequest) -> subprocess.Popen[str]
     engine.stdin.write(as_json(request))
     engine.stdin.close()
     return engine
+
+
+@pytest.mark.parametrize("pid", ["new", "host"])
+def test_a_first_process_without_memory_says_so(bench: Bench, pid: str) -> None:
+    """Killed by the kernel in its group, before the program."""
+    request = bench.request("true", pid=pid, resources={"memory": {"limit": 65536, "swap": 65536}})
+
+    async def body(driver: Driver) -> None:
+        with pytest.raises(StepError, match="container init was OOM-killed") as raised:
+            await driver.start(request, Hooks())
+        assert (raised.value.step, raised.value.exit_code) == ("memory", 128)
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
 
 
 def test_a_program_that_may_have_run_is_not_started_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,8 +523,11 @@ def test_packets_carry_values_and_descriptors() -> None:
     theirs.close()
 
 
-def test_the_group_of_a_container_without_a_shim_can_be_removed(bench: Bench) -> None:
+@pytest.mark.parametrize("directory", ["is there", "is gone"])
+def test_the_group_of_a_container_without_a_shim_can_be_removed(bench: Bench, directory: str) -> None:
     request = bench.request("true")
+    if directory == "is gone":
+        shutil.rmtree(request.container_dir)
     group = bench.group(request)
     group.create()
     assert group.exists()

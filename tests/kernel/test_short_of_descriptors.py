@@ -9,7 +9,7 @@ import pytest
 from kernel.test_shim_deaths import named
 from kernel.test_shim_door import Guest
 from support import injection
-from testsuite.execdrivers.conftest import Bench, Client, Recorder, ended, run
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, run
 from testsuite.execdrivers.test_conformance import process
 
 from boxwright.errdefs import Error, Unavailable
@@ -97,6 +97,44 @@ def test_a_shim_refuses_a_stream_and_nothing_else(bench: Bench) -> None:
 
     run(bench, body)
     bench.assert_nothing_of(request)
+
+
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize("becomes", [True, False], ids=["forked by us", "by a starter"])
+def test_an_exec_works_or_is_refused_whole(bench: Bench, becomes: bool, tty: bool) -> None:
+    """Whatever descriptor it is that is missing: no program runs on of which the shim does not know."""
+    request = bench.request("sleep", "1000", **({} if becomes else {"pid": "host"}))
+
+    async def body(driver: Driver) -> None:
+        life = await driver.start(request, Hooks())
+        (shim,) = named(bench, "boxwright-shim")
+        worked = 0
+        for more in range(20):
+            exec_id = f"e{more}"
+            with injection.few_descriptors(shim, next_descriptor(shim) + more):
+                try:
+                    await life.exec(exec_id, process("sh", "-c", "exit 5"), tty=tty)
+                except Error as error:
+                    assert str(error)
+                    continue
+                async with asyncio.timeout(DEADLINE):
+                    while (code := life.execs[exec_id]["exit_code"]) is None:
+                        await asyncio.sleep(0.001)
+                assert code == 5
+                worked += 1
+        assert 0 < worked < 20
+        async with asyncio.timeout(DEADLINE):
+            while children(shim) != [life.pid]:
+                await asyncio.sleep(0.01)
+        await life.signal(9)
+        assert (await ended(life)).exit_code == 137
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_an_end_is_recorded_without_a_descriptor(bench: Bench) -> None:

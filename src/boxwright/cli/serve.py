@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -14,6 +13,8 @@ import click
 from boxwright.cli.configuration import CONFIG_FILE
 from boxwright.errdefs import Error, host_failure
 from boxwright.linux import allocator
+
+EARLY_SECONDS = 5.0  # for a launcher that is being executed, when this process ends
 
 # Flags that set one field of Settings: (declarations, type, help).  None leaves what the file says.
 _ONE: list[tuple[tuple[str, ...], Any, str]] = [
@@ -136,6 +137,7 @@ def serve(
     # What is imported stays for good: looking through it for garbage would be a tenth of the start.
     gc.disable()
     allocator.use_one_arena()
+    early: threading.Thread | None = None
     try:
         from boxwright.api import listeners
         from boxwright.cli import configuration
@@ -147,7 +149,7 @@ def serve(
             return
         # Before anything is executed that would inherit them.
         activated = listeners.take_activated(os.environ)
-        _execute_launcher(settings)
+        early = _execute_launcher(settings)
         from boxwright.cli import daemon
 
         life = daemon.Life(ephemeral, keep_data, idle_timeout, ready_fd, owner_fd)
@@ -157,13 +159,18 @@ def serve(
         if not told and isinstance(error, RuntimeError):
             raise
         click.echo(f"boxwright: {told or error}", err=True)
+        if early is not None:
+            early.join(EARLY_SECONDS)  # an interpreter that ends under a thread may abort
         sys.exit(1)
 
 
-def _execute_launcher(settings: Any) -> None:
+def _execute_launcher(settings: Any) -> threading.Thread | None:
     """Let the launcher come up on one core while this process imports the engine on the other."""
     from boxwright.launcher.client import Launcher
 
-    # No thread can be made: then the engine executes it when it is needed, or says why.
-    with contextlib.suppress(RuntimeError):
-        threading.Thread(target=Launcher(settings.exec_root).execute_early, name="launcher", daemon=True).start()
+    thread = threading.Thread(target=Launcher(settings.exec_root).execute_early, name="launcher", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None  # no thread can be made: the engine executes it when it is needed, or says why
+    return thread

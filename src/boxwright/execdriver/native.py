@@ -79,7 +79,7 @@ class NativeDriver:
 
     async def _start(self, request: StartRequest, hooks: Hooks, anew: bool = False) -> "NativeRunning":
         """anew: in a shim that is forked now."""
-        life = self._life(request.id, request.generation, hooks, request.cgroup)
+        life = self._life(request.id, request.generation, hooks, request.cgroup, request.container_dir)
         record = await lives.claim(request.container_dir, self._exec_root)
         try:
             waiting = None if anew else self._waiting.take(fresh=_may_look_into(request.spec))
@@ -102,8 +102,10 @@ class NativeDriver:
         await life.started()
         return life
 
-    def _life(self, id: str, generation: int, hooks: Hooks, cgroup: dict[str, str]) -> "NativeRunning":
-        return NativeRunning(id, generation, hooks, cgroup, self._lives, self._sockets, self._waiting)
+    def _life(
+        self, id: str, generation: int, hooks: Hooks, cgroup: dict[str, str], container_dir: str
+    ) -> "NativeRunning":
+        return NativeRunning(id, generation, hooks, cgroup, self._lives, self._sockets, self._waiting, container_dir)
 
     async def adopt(self, container_id: str, generation: int, hooks: Hooks, container_dir: str = "") -> Running | None:
         """See `execdriver.Driver`."""
@@ -111,7 +113,7 @@ class NativeDriver:
             sock = await self._connected(f"{container_id}.sock")
             if sock is None:
                 return None
-            life = self._life(container_id, generation, hooks, {})
+            life = self._life(container_id, generation, hooks, {}, container_dir)
             life.connect(sock)
             try:
                 life.send("adopt", {})
@@ -156,11 +158,13 @@ class NativeDriver:
 
     async def cleanup(self, container_id: str, container_dir: str, cgroup: dict[str, str]) -> None:
         """See `execdriver.Driver`."""
-        record = await lives.claim(container_dir, self._exec_root)
+        held = []
         try:
+            with contextlib.suppress(FileNotFoundError):  # somebody has taken the directory away
+                held.append(await lives.claim(container_dir, self._exec_root))
             await clean_up(self._sockets, container_id, cgroup)
         finally:
-            os.close(record)
+            protocol.close_all(held)
 
     def sweep(self, known: Collection[str]) -> None:
         """At engine start: remove the sockets that dead shims have left, but for those of `known` containers."""

@@ -14,7 +14,7 @@ import msgspec
 from boxwright import errdefs
 from boxwright.execdriver import AttachRequest, ExitStatus, Hooks, usage
 from boxwright.execdriver.foreign import Foreign
-from boxwright.execdriver.records import status
+from boxwright.execdriver.records import recorded, status
 from boxwright.execdriver.waiting import Waiting
 from boxwright.launcher import outside, packets, protocol
 from boxwright.launcher.channel import Channel
@@ -24,6 +24,7 @@ from boxwright.logger.timestamps import rfc3339nano
 ANSWER_SECONDS = 30.0  # for a verb; a shim that needs longer is stopped, or the machine is
 RELEASE_SECONDS = 10.0
 SEEN_SECONDS = 5.0  # for a shim to tell of an end that is there
+RETURNS = 3  # to a shim that hangs up on us, in one life
 _NO_SHIM = "the container's shim died"
 
 
@@ -47,6 +48,7 @@ class NativeRunning:
         connected: "set[NativeRunning]",
         sockets: str,
         waiting: Waiting,
+        container_dir: str,
     ) -> None:
         self.id, self.generation = id, generation
         self.pid, self.started_at, self.paused = 0, "", False
@@ -56,7 +58,8 @@ class NativeRunning:
         loop = asyncio.get_running_loop()
         self.exit: asyncio.Future[ExitStatus] = loop.create_future()
         self._hooks, self._cgroup, self._connected, self._sockets = hooks, cgroup, connected, sockets
-        self._waiting = waiting
+        self._waiting, self._container_dir = waiting, container_dir
+        self._returns = 0
         self._begun: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._replies: dict[int, asyncio.Future[Any]] = {}
@@ -252,8 +255,41 @@ class NativeRunning:
         elif not (self._leaving or self._begun.cancelled() or self._begun.exception() or self.exit.done()):
             self._dying = asyncio.ensure_future(self._die())
 
+    async def _return(self) -> bool:
+        """Be the engine of a shim again that has hung up on us: one that did not read for long, or had no memory left.
+
+        False when there is none, or it hangs up again and again.
+        """
+        if self._returns >= RETURNS:
+            return False
+        self._returns += 1
+        try:
+            sock = protocol.connect(self._sockets, f"{self.id}.sock")
+        except OSError:
+            return False
+        loop = asyncio.get_running_loop()
+        self._begun, self._gone = loop.create_future(), loop.create_future()
+        ran = [exec_id for exec_id, entry in self.execs.items() if entry["running"]]
+        self.connect(sock)
+        try:
+            self.send("adopt", {})
+            if not await self.greeted():
+                raise TimeoutError
+        except (errdefs.Error, TimeoutError):
+            self.close()
+            return False
+        for exec_id in ran:
+            if not (entry := self.execs[exec_id])["running"]:
+                ended = {"exec_id": exec_id, "exit_code": entry["exit_code"]}
+                self._exec_ended({**ended, "timed_out": True} if entry.get("timed_out") else ended)
+        return True
+
     async def _die(self) -> None:
-        """The shim died first: end the rest by its cgroup; nobody can know the exit code any more."""
+        """The connection has ended before the container: take it up again.  Or the shim has died first: end the rest by
+        its cgroup; the exit code is what it has recorded, or nobody can know it any more."""
+        if await self._return():
+            return
+        ended = recorded(self._container_dir, self.generation)
         error = _NO_SHIM
         try:
             await clean_up(self._sockets, self.id, self._cgroup)
@@ -261,7 +297,8 @@ class NativeRunning:
             error = f"{_NO_SHIM}, and its processes cannot be ended: {failure}"
         if not self.exit.done():
             number = int(signal.SIGKILL)
-            self.exit.set_result(ExitStatus(128 + number, number, False, rfc3339nano(time_ns()), error))
+            killed = ExitStatus(128 + number, number, False, rfc3339nano(time_ns()), error)
+            self.exit.set_result(ended or killed)
 
     async def _call(
         self, verb: str, fields: dict[str, Any], fds: tuple[int, ...] = (), body: dict[str, Any] | None = None

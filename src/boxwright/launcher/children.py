@@ -1,8 +1,10 @@
 """A shim's starters, from the shim's side: fork one, hear what it says, reap it."""
 
+import errno
 import os
 from time import monotonic_ns
 
+from boxwright import errdefs
 from boxwright.launcher import packets, starter
 from boxwright.launcher.loop import IN
 from boxwright.linux import signals
@@ -75,6 +77,9 @@ class Starter:
         while self._pidfd >= 0:
             try:
                 got = packets.receive(self._sock)
+            except packets.Cut as cut:
+                self._received(short_of_descriptors(packets.decode(cut.data, [])), [])
+                return
             except (BlockingIOError, ValueError):
                 return
             if got is None:
@@ -97,6 +102,18 @@ class Starter:
         os.close(self._pidfd)
         self._pidfd = -1
         self._sock.close()
+
+
+def short_of_descriptors(message: "dict[str, Any]") -> "dict[str, Any]":
+    """In the place of a message whose descriptors could not be received: a failure, after the end of what it tells of.
+
+    Its "pid" is a child of ours that nobody has reaped yet, so the number is no other's.
+    """
+    told = [pid for pid in (message.get("pid"),) if pid]
+    for pid in told:
+        os.kill(pid, signals.SIGKILL)
+    error = errdefs.StepError("the container's shim has no descriptor left", step="shim", errno=errno.EMFILE)
+    return {"type": "failed", "error": error.to_dict(), "body": b"[]", "ended": [*message.get("ended", ()), *told]}
 
 
 def reap(message: "dict[str, Any]") -> None:

@@ -13,6 +13,7 @@ from time import monotonic_ns, time_ns
 
 from boxwright import errdefs
 from boxwright.launcher import packets, sample, starter
+from boxwright.launcher.children import short_of_descriptors
 from boxwright.launcher.loop import IN
 from boxwright.libcontainer import cgroups, faults, jsontext, sync
 from boxwright.linux import namespaces, signals
@@ -127,6 +128,12 @@ class Firstborn:
         while self._pidfd >= 0:
             try:
                 packet = packets.receive_packet(self._sock)
+            except packets.Cut as cut:
+                kind, body = jsontext.loads(cut.data.partition(b"\n")[0])
+                # What it is that has been forked, or what it wants to be reached by, is not known any more.
+                forked = {"pid": body["pid"]} if kind == sync.FORKED else {}
+                self._received(short_of_descriptors(forked), [])
+                return
             except (BlockingIOError, ValueError):
                 return
             if packet is None:

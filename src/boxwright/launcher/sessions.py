@@ -96,8 +96,7 @@ class Session:
         self.stdio.finish()
         self._forget()
         self._shim.refuse(self._seq, error)
-        if self._shim.becomes:
-            self._shim.reap_strays()
+        self._shim.reap_strays()
 
     def poll(self) -> None:
         """Reap it if it has ended."""

@@ -409,8 +409,14 @@ class Shim:
 
     def reap_strays(self) -> None:
         """An exec's helper has died: whether it left a child shows when that has ended too."""
-        if self.state == "running" and not strays.reap(self):
-            self.loop.at(monotonic_ns() + strays.AGAIN_NS, self.reap_strays)
+        if self.state != "running":
+            return
+        try:
+            if strays.reap(self):
+                return
+        except OSError:
+            pass  # no descriptor to look with
+        self.loop.at(monotonic_ns() + strays.AGAIN_NS, self.reap_strays)
 
     # The end.
 

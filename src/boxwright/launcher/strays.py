@@ -14,14 +14,12 @@ AGAIN_NS = 100_000_000  # between two looks: one may be frozen
 
 
 def reap(shim: "Shim") -> bool:
-    """Reap those that have ended; False when one may be left."""
-    sessions = shim.sessions.values()
-    if any(not session.pid for session in sessions):
+    """Reap those that have ended; False when one may be left.  Raises OSError without a descriptor to look with."""
+    if any(not session.pid for session in shim.sessions.values()):
         return False  # a child that is not known may be the next that is told of
-    known = {shim.pid, *(session.pid for session in sessions)}
-    depth, left = _depth("self"), False
+    owned, left = _owned(), False
     for pid in children():
-        if pid not in known and _depth(str(pid)) > depth:
+        if pid not in owned:
             left = not os.waitpid(pid, os.WNOHANG)[0] or left
     return not left
 
@@ -33,11 +31,15 @@ def children() -> list[int]:
         return [int(child) for child in file.read(1 << 16).split()]
 
 
-def _depth(pid: str) -> int:
-    """In how many pid namespaces a process has a number; 0 when it is gone."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            _, _, rest = file.read(4096).partition(b"\nNSpid:")
-    except OSError:
-        return 0
-    return len(rest.partition(b"\n")[0].split())
+def _owned() -> set[int]:
+    """The processes that somebody here has a descriptor of: who has it sees to it."""
+    found = set()
+    for fd in os.listdir("/proc/self/fdinfo"):
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+                _, _, rest = file.read(1024).partition(b"\nPid:")
+        except FileNotFoundError:
+            continue  # of the listing itself
+        if rest:
+            found.add(int(rest.split(b"\n", 1)[0]))
+    return found

@@ -1,0 +1,123 @@
+"""The connection between engine and shim ends, and both are there: a shim hangs up on an engine that does not read."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, run
+from testsuite.execdrivers.test_conformance import process
+
+from boxwright.execdriver import Driver, Hooks, running
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def bench(nothing_left_behind: None) -> Iterator[Bench]:
+    made = Bench("native")
+    yield made
+    made.close()
+
+
+def hang_up(life: Any) -> None:
+    """End the connection between engine and shim; both are there."""
+    life._channel._sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_connection_that_ends_is_not_the_end_of_a_shim(bench: Bench) -> None:
+    request = bench.request("sh", "-c", "read x; exit 4", open_stdin=True)
+
+    async def body(driver: Driver) -> None:
+        hooks = Recorder()
+        life = await driver.start(request, hooks)
+        client = Client()
+        await life.attach(client.request)
+        await life.exec(
+            "ends", process("sh", "-c", "read x; exit 5"), open_stdin=True, attach=(late := Client()).request
+        )
+        for _ in range(running.RETURNS):
+            again = watched(life)
+            hang_up(life)
+            assert await asyncio.wait_for(again, DEADLINE)
+        await late.send(b"\n")
+        assert (await hooks.wait("exec_exit"))["exit_code"] == 5
+        assert life.pid in await life.pids()
+        await client.send(b"\n")
+        assert (await ended(life)).exit_code == 4
+        client.close()
+        late.close()
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
+
+
+def watched(life: Any) -> "asyncio.Future[bool]":
+    """Done with its answer when `life` has tried to return to its shim."""
+    done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    returned = type(life)._return
+
+    async def spied() -> bool:
+        del life._return
+        done.set_result(answer := await returned(life))
+        return answer
+
+    life._return = spied
+    return done
+
+
+def test_an_exec_that_ends_between_two_connections_is_told(bench: Bench) -> None:
+    request = bench.request("sleep", "1000")
+
+    async def body(driver: Driver) -> None:
+        hooks = Recorder()
+        life = await driver.start(request, hooks)
+        pid = await life.exec(
+            "e", process("sh", "-c", "read x; exit 5"), open_stdin=True, attach=(late := Client()).request
+        )
+        returned = type(life)._return
+
+        async def later() -> bool:
+            async with asyncio.timeout(DEADLINE):
+                await late.send(b"\n")
+                while os.path.exists(f"/proc/{pid}"):
+                    await asyncio.sleep(0.001)
+            return bool(await returned(life))  # type: ignore[arg-type]
+
+        life._return = later  # type: ignore[attr-defined]
+        hang_up(life)
+        assert (await hooks.wait("exec_exit"))["exit_code"] == 5
+        assert not life.exit.done()
+        await life.signal(9)
+        await ended(life)
+        late.close()
+
+    run(bench, body)
+
+
+def test_an_end_between_two_connections_is_read_from_its_record(bench: Bench) -> None:
+    request = bench.request("sh", "-c", "read x; exit 6", open_stdin=True)
+
+    async def body(driver: Driver) -> None:
+        life = await driver.start(request, Hooks())
+        client = Client()
+        await life.attach(client.request)
+        returned = type(life)._return
+
+        async def later() -> bool:
+            async with asyncio.timeout(DEADLINE):
+                await client.send(b"\n")
+                while os.listdir(bench.exec_root / "shims"):
+                    await asyncio.sleep(0.001)
+            return bool(await returned(life))  # type: ignore[arg-type]
+
+        life._return = later  # type: ignore[attr-defined]
+        hang_up(life)
+        status = await asyncio.wait_for(asyncio.shield(life.exit), DEADLINE)
+        assert (status.exit_code, status.error) == (6, "")
+        client.close()
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
