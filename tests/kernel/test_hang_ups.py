@@ -1,16 +1,20 @@
-"""The connection between engine and shim ends, and both are there: a shim hangs up on an engine that does not read."""
+"""Engine and shim hang up on each other, and both are there: on an engine that does not read, on a shim that is stopped."""
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, run
+from kernel.test_shim_deaths import named
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, prepared, run
 from testsuite.execdrivers.test_conformance import process
 
-from boxwright.execdriver import Driver, Hooks, running
+from boxwright.errdefs import StepError
+from boxwright.execdriver import Driver, Hooks, lives, running
+from boxwright.execdriver.native import NativeDriver
 
 pytestmark = pytest.mark.root
 
@@ -118,6 +122,62 @@ def test_an_end_between_two_connections_is_read_from_its_record(bench: Bench) ->
         status = await asyncio.wait_for(asyncio.shield(life.exit), DEADLINE)
         assert (status.exit_code, status.error) == (6, "")
         client.close()
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
+
+
+async def the_one(bench: Bench, name: str) -> int:
+    """The process of this name, as soon as there is one and no other."""
+    async with asyncio.timeout(DEADLINE):
+        while len(found := named(bench, name)) != 1:
+            await asyncio.sleep(0.001)
+    return found[0]
+
+
+def test_a_waiting_shim_that_is_stopped_costs_no_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request goes to another one, and it does not wake up to it."""
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(lives, "LEAVE_SECONDS", 0.5)
+    request = bench.request("sh", "-c", "exit 3")
+
+    async def body(driver: Driver) -> None:
+        assert isinstance(driver, NativeDriver)
+        await prepared(driver)
+        waits = await the_one(bench, "boxwright-spare")
+        os.kill(waits, signal.SIGSTOP)
+        assert (await ended(await driver.start(request, Hooks()))).exit_code == 3
+        async with asyncio.timeout(DEADLINE):
+            while waits in bench.shims():
+                await asyncio.sleep(0.001)
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
+
+
+def test_a_start_says_that_an_earlier_one_is_in_its_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher is stopped with the request in its queue; when it goes on, nothing is begun for who has given up."""
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(lives, "LEAVE_SECONDS", 0.2)
+    request = bench.request("sh", "-c", "exit 3")
+
+    async def body(driver: Driver) -> None:
+        assert isinstance(driver, NativeDriver)
+        await prepared(driver)
+        waits = await the_one(bench, "boxwright-spare")
+        launcher = await the_one(bench, "bw-launch-shim")
+        os.kill(launcher, signal.SIGSTOP)
+        try:
+            os.kill(waits, signal.SIGKILL)
+            async with asyncio.timeout(DEADLINE):
+                while driver.prepared:
+                    await asyncio.sleep(0.001)
+            with pytest.raises(StepError, match="an earlier life of the container has not ended"):
+                await driver.start(request, Hooks())
+        finally:
+            os.kill(launcher, signal.SIGCONT)
+        monkeypatch.undo()
+        assert (await ended(await driver.start(request, Hooks()))).exit_code == 3
 
     run(bench, body)
     bench.assert_nothing_of(request)

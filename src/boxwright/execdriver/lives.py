@@ -76,8 +76,8 @@ async def _freed(fd: int) -> bool:
 def _end_holders(record: int, exec_root: str) -> list[int]:
     """SIGKILL those of this run directory's shims and starters that have the record open; their pids.
 
-    A request that nobody has read is nobody's descriptor: so what waits for the request of an engine before this one
-    is ended too.
+    A request that nobody has read is nobody's descriptor: so what waits for the request of an engine before this one,
+    or is stopped while it waits, is ended too.
     """
     wanted, ours, ended = os.fstat(record), protocol.start_time(os.getpid()), []
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -104,7 +104,11 @@ def _is_forked(pid: str, exec_root: str) -> bool:
 
 def _waits(pid: str, ours: int) -> bool:
     with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-        return file.read().strip() == _WAITING and protocol.start_time(int(pid)) < ours
+        if file.read().strip() != _WAITING:
+            return False
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        stopped = file.read(1024).rpartition(b")")[2].split()[0] == b"T"
+    return stopped or protocol.start_time(int(pid)) < ours
 
 
 def _has_open(pid: str, wanted: os.stat_result) -> bool:

@@ -101,13 +101,21 @@ class NativeRunning:
                 raise errdefs.System(f"cannot reach the shim of container {self.id}: {failure.strerror}") from failure
 
     async def started(self) -> None:
-        """Wait for execve.  Raises what failed, once the shim has undone the rest."""
+        """Wait for execve.  Raises what failed, once the shim has undone the rest; Lost when it never says a word."""
+        patience = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._hang_up_on_silence)
         try:
             await asyncio.shield(self._begun)
         except asyncio.CancelledError:
             if not self._begun.done():
                 self._abort()
             raise
+        finally:
+            patience.cancel()
+
+    def _hang_up_on_silence(self) -> None:
+        """Stopped or stuck: when it wakes up it finds nobody to begin for (see `lives.py`)."""
+        if not self._heard and self._channel is not None:
+            self._channel.close()
 
     async def greeted(self) -> bool:
         """Wait for the hello of a shim that was there before; False when it is not this life."""
