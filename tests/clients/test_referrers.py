@@ -215,6 +215,24 @@ def test_a_signature_that_comes_later(
     assert ("app", signature["digest"]) in second.manifests
 
 
+def test_of_docker_hub_only_the_index_is_kept(image: Image, first: HostileRegistry) -> None:
+    """It counts every manifest that is fetched."""
+    made = image()
+    about = attestation(first, made["digest"])
+    top = index(first, "1", made, about)
+    for (_, name), document in list(first.manifests.items()):
+        first.manifests["library/app", name] = document
+    own = Engine("--registry-mirror", f"http://{first.address}")
+    try:
+        own.start()
+        first.seen.clear()
+        own.ok("pull", "app:1")
+        assert {top, made["digest"]} <= blobs(own) and about["digest"] not in blobs(own)
+        assert not first.count("GET", "/referrers/") and first.count("GET", "/manifests/") == 2
+    finally:
+        own.close()
+
+
 def test_they_go_with_the_image(own: Engine, image: Image, first: HostileRegistry) -> None:
     made = image()
     index(first, "1", made, attestation(first, made["digest"]))

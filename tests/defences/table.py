@@ -366,6 +366,7 @@ DEFENCES = (
         "builds", "what git fetches and writes is bounded",
         (Change("launcher/programs.py", "    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))\n", ""),
          Change("storage/repository.py", "resource.setrlimit(resource.RLIMIT_FSIZE, (self._left, hard))", "pass"),
+         Change("storage/repository.py", "resource.setrlimit(resource.RLIMIT_FSIZE, (self._limit, hard))", "pass"),
          Change("storage/repository.py", "        if self._left <= 0:\n            raise self._too_large()\n", ""),),
         ("tests/kernel/test_repository.py::test_what_is_too_large",),
     ),

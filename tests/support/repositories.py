@@ -68,7 +68,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _serve(self) -> None:
         server = cast("Server", self.server)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path, _, query = self.path.partition("?")
+        # As whoever asks a proxy says it, too.
+        path, _, query = self.path.removeprefix(f"http://{self.headers.get('Host')}").partition("?")
         server.asked.append((self.path, dict(self.headers)))
         for prefix, target in server.redirects.items():
             if path.startswith(prefix):

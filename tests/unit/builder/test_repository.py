@@ -2,6 +2,7 @@
 
 import pytest
 
+from boxwright.builder import repository
 from boxwright.builder.repository import Repository, is_repository, parse
 from boxwright.errdefs import InvalidParameter, NotImplemented_
 
@@ -60,3 +61,12 @@ def test_refused(text: str) -> None:
 def test_ssh(text: str) -> None:
     with pytest.raises(NotImplemented_, match="by SSH is not implemented"):
         parse(text)
+
+
+def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As git's library knows them: of the one for http only the name in small letters."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    assert repository._proxies() == {"http_proxy": "http://p:1", "no_proxy": "localhost"}

@@ -125,7 +125,7 @@ async def _image(dist: "Distribution", registry: Registry, name: Reference, reso
             resolved.layers, diff_ids, chain, [None, *chain[:-1]], strict=True
         )
     ]
-    beside = Kept(dist, registry, name.path)
+    beside = Kept(dist, registry, name)
     if store.find(digest_of(resolved.config)) is not None:
         await beside.collect(resolved)
         for layer in layers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from boxwright.errdefs import Error, InvalidParameter
 from boxwright.images import spool
 from boxwright.images.attachments import Attachment
+from boxwright.images.reference import DEFAULT_DOMAIN, Reference
 from boxwright.specs import image as spec
 from boxwright.specs.image import Descriptor, Manifest
 from boxwright.storage.content import digest_of
@@ -43,8 +44,10 @@ _WRONG = (Refused, Unreachable, Error)
 class Kept:
     """What one pull finds beside its image."""
 
-    def __init__(self, dist: "Distribution", registry: Registry, repository: str) -> None:
-        self._dist, self._registry, self._repository = dist, registry, repository
+    def __init__(self, dist: "Distribution", registry: Registry, name: Reference) -> None:
+        self._dist, self._registry, self._repository = dist, registry, name.path
+        # Docker Hub counts each manifest that is fetched, and lets few be fetched in an hour.
+        self._counted = name.domain == DEFAULT_DOMAIN
         self.found: list[Attachment] = []
         self._count, self._left = MOST, LARGEST
 
@@ -60,6 +63,9 @@ class Kept:
         index = resolved.source
         if index is not None:
             self.found.append(Attachment(digest, index.digest, index.media_type, index.data))
+        if self._counted:
+            return
+        if index is not None:
             entries = index.manifest.manifests
             wanted += [(digest, entry.digest) for entry in entries if entry.annotations.get(REFERENCE) == digest]
         subjects = [digest, *([index.digest] if index else [])]
