@@ -31,6 +31,7 @@ from support import images
 
 IMAGE = "busybox"
 LABEL = "boxwright.benchmark"
+SETTLE_SECONDS = 2.0  # for what a burst leaves to be done: namespaces that end, shims that are sent away
 
 
 class Client(http.client.HTTPConnection):
@@ -164,6 +165,26 @@ def density(host: str, count: int = 100) -> dict[str, float]:
     return {"MiB/container": (after - before) / count / 1024, "start growth": loaded / empty}
 
 
+def crowd(host: str, count: int = 300, cycles: int = 24) -> dict[str, float]:
+    """A start with nothing else running, before and after, and one beside `count` running containers."""
+    client = Client(host)
+    alone = [client.cycle()["start"] for _ in range(cycles)]
+
+    def sleeper(_: int) -> None:
+        mine = Client(host)
+        mine.call("POST", f"/containers/{mine.create(['sleep', '3600'])}/start")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(sleeper, range(count)))
+    time.sleep(SETTLE_SECONDS)
+    beside = statistics.median(client.cycle()["start"] for _ in range(cycles * 2))
+    sweep(host)
+    time.sleep(SETTLE_SECONDS)
+    alone += [client.cycle()["start"] for _ in range(cycles)]
+    without = statistics.median(alone)
+    return {"start alone ms": without, f"start beside {count} ms": beside, "growth": beside / without}
+
+
 def logs(host: str, lines: int = 200_000) -> dict[str, float]:
     client = Client(host)
     cid = client.create(["sh", "-c", f"seq 1 {lines}"])
@@ -192,6 +213,7 @@ SCENARIOS: dict[str, Callable[[str], dict[str, float]]] = {
     "api none": api_cycle("none"),
     "32 clients": api_parallel,
     "density": density,
+    "crowd": crowd,
     "logs": logs,
 }
 

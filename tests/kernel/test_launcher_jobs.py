@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -82,3 +84,50 @@ def test_a_cancelled_job_ends() -> None:
             os.close(fd)
 
     with_jobs(body)
+
+
+def test_a_worker_that_nobody_needs_goes_and_the_next_job_has_another() -> None:
+    async def whole(root: Path) -> None:
+        launcher = Launcher(str(root), "worker", idle_seconds=0.05)
+        jobs = Jobs(launcher)
+        try:
+            seen = set()
+            for _ in range(2):
+                with pytest.raises(errdefs.Error, match="no such job"):
+                    await jobs.run("unknown", {})
+                seen.update(workers(root))
+                while workers(root):
+                    await asyncio.sleep(0.02)
+            assert len(seen) >= 2
+        finally:
+            await launcher.close()
+
+    with tempfile.TemporaryDirectory(prefix="boxwright-jobs-") as directory:
+        asyncio.run(asyncio.wait_for(whole(Path(directory)), DEADLINE))
+
+
+# What a launcher does that has been idle, with somebody in its backlog or nobody, and who comes after.
+CLOSING = """
+import sys
+from boxwright.launcher import launcher, packets
+root, before = sys.argv[1], int(sys.argv[2])
+own = launcher._Launcher(packets.bind(root, "l.sock"), "worker", lambda *_: None)
+clients = [packets.connect(root, "l.sock") for _ in range(before)]
+print(own._close_door(), len(own._connections))
+for client in clients:
+    client.send(b"x")
+print([bool(own._request(connection)) for connection in own._connections.values()])
+try:
+    packets.connect(root, "l.sock")
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+@pytest.mark.parametrize(("before", "said"), [(0, ["True 0", "[]"]), (2, ["False 2", "[True, True]"])])
+def test_who_comes_while_an_idle_launcher_goes_is_served_or_refused(
+    tmp_path: Path, before: int, said: list[str]
+) -> None:
+    command = [sys.executable, "-c", CLOSING, str(tmp_path), str(before)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout.splitlines() == [*said, "refused"], done.stderr

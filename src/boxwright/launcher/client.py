@@ -26,10 +26,12 @@ class Launcher:
     """The launcher of one exec root.
 
     kind: "shim" forks container shims, "worker" confined jobs.
+    idle_seconds: after the last `spawn`, until it is let go; 0 for never.  The next one executes another.
     """
 
-    def __init__(self, exec_root: str, kind: str = "shim") -> None:
-        self._exec_root, self._kind = exec_root, kind
+    def __init__(self, exec_root: str, kind: str = "shim", idle_seconds: float = 0.0) -> None:
+        self._exec_root, self._kind, self._idle_seconds = exec_root, kind, idle_seconds
+        self._idle: asyncio.TimerHandle | None = None
         self._sock: socket | None = None
         self._lock = asyncio.Lock()
 
@@ -55,6 +57,7 @@ class Launcher:
         Returns when the request is with the launcher; a child that cannot be forked shows on the control socket.
         Raises System when there is no launcher.
         """
+        self._rest_later()
         for _ in range(_ATTEMPTS):
             sock = self._sock or await self._connected()
             try:
@@ -74,6 +77,18 @@ class Launcher:
 
     async def close(self) -> None:
         """Disconnect; the launcher goes once its children are gone."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._rest()
+
+    def _rest_later(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        if self._idle_seconds:
+            self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._rest)
+
+    def _rest(self) -> None:
+        self._idle = None
         if self._sock is not None:
             self._forget(self._sock)
 

@@ -14,7 +14,7 @@ import gc
 import os
 import select
 import sys
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, socket
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SHUT_RDWR, socket
 
 from boxwright.launcher import packets
 from boxwright.launcher.gathering import fill_holes
@@ -128,7 +128,7 @@ class _Launcher:
             ready = self._epoll.poll(AGAIN_SECONDS if self._deaf else -1 if connections else IDLE_SECONDS)
             if self._deaf:
                 self._hear()
-            elif not ready and not _has_children():
+            elif not ready and not _has_children() and self._close_door():
                 return
             for fd, _ in ready:
                 if fd == self._listener.fileno():
@@ -155,6 +155,24 @@ class _Launcher:
         self._deaf = False
         if self._listener.fileno() >= 0:
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+
+    def _close_door(self) -> bool:
+        """Listen no more; False when somebody came before that, and is to be served still.
+
+        Shut down first: whoever connects from then on is refused, and executes another launcher.  What had connected
+        by then is in the backlog, and would be lost with it.
+        """
+        if self._listener.fileno() < 0:
+            return True
+        self._listener.shutdown(SHUT_RDWR)
+        before = -1
+        while len(self._connections) != before:
+            before = len(self._connections)
+            self._accept()
+        self._epoll.unregister(self._listener.fileno())
+        self._listener.close()
+        self._deaf = False
+        return not self._connections
 
     def _disconnect(self, fd: int) -> None:
         self._epoll.unregister(fd)

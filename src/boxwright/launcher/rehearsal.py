@@ -10,7 +10,7 @@ import os
 from boxwright import errdefs
 from boxwright.launcher import exitrecord, packets, sample, shim, starter
 from boxwright.launcher.gathering import gather
-from boxwright.libcontainer import cgroups, devices, rootfs
+from boxwright.libcontainer import cgroups, credentials, devices, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def warm_up(exec_root: str) -> None:
     early: shims then only cost more memory.
     """
     cgroups.detect()
+    credentials.remember_bounding()
     for name in os.listdir(exec_root):
         if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{name.removeprefix(_PREFIX)}"):
             _remove(f"{exec_root}/{name}")  # of a launcher that was killed while it rehearsed

@@ -82,9 +82,16 @@ class Policy:
 
 
 def policy(rules: "list[Rule] | None") -> Policy:
-    """The policy of a container: deny all, then `rules` in order, then DEFAULT_RULES unless all is allowed anyway."""
+    """The policy of a container: deny all, then `rules` in order, then DEFAULT_RULES unless all is allowed anyway.
+
+    To be read only: without rules it is the same object each time.
+    """
+    return _made(rules) if rules else _usual
+
+
+def _made(rules: "list[Rule]") -> Policy:
     result = Policy()
-    for rule in [*(rules or []), *DEFAULT_RULES]:
+    for rule in [*rules, *DEFAULT_RULES]:
         result.apply(rule)
     return result
 
@@ -202,3 +209,6 @@ def all_host() -> "list[Rule]":
             if node is not None:
                 nodes.append(node)
     return nodes
+
+
+_usual = _made([])

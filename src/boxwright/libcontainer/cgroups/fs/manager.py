@@ -228,6 +228,8 @@ class Manager(base.Manager):
             if wanted.allow and not wanted.exceptions:
                 return
             raise refused("devices", "the device policy", "Devices cgroup isn't mounted")
+        if current is wanted:
+            return
         if current is None:
             current = devices.parse_list(files.read(f"{directory}/devices.list"))
         allow, deny = transition(current, wanted)
