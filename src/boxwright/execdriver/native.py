@@ -84,13 +84,14 @@ class NativeDriver:
         try:
             waiting = None if anew else self._waiting.take(fresh=_may_look_into(request.spec))
             if waiting is not None:
-                life.take_over(waiting)
-                life.send("start", *_start_message(request, self._sockets, record))
+                channel, line = waiting
+                life.take_over(channel)
+                life.begin(*_start_message(request, self._sockets, record), line)
             else:
                 ours, theirs = protocol.pair()
                 life.connect(ours)
                 try:
-                    life.send("start", *_start_message(request, self._sockets, record))
+                    life.begin(*_start_message(request, self._sockets, record))
                     await self._launcher.spawn(theirs.fileno())
                 finally:
                     theirs.close()

@@ -85,18 +85,31 @@ class NativeRunning:
         channel.hand_over(self._received, self._closed)
         self._connected.add(self)
 
+    def begin(self, fields: dict[str, Any], fds: list[int], body: dict[str, Any], line: socket | None = None) -> None:
+        """Tell the shim to start.  Raises System.
+
+        line: to its first process, which is told the body by it and, if it is gone, by the shim as ever; closed here.
+        """
+        text = _encode(body)
+        if line is not None:
+            try:
+                if fields["becomes"]:
+                    packets.send(line, {"sent_ns": fields["sent_ns"]}, (), text)
+                    text = b""
+            except OSError:
+                pass  # the shim will find out by itself
+            finally:
+                line.close()
+        self.send("start", fields, fds, text)
+
     def send(
-        self,
-        kind: str,
-        fields: dict[str, Any],
-        fds: list[int] | tuple[int, ...] = (),
-        body: dict[str, Any] | None = None,
+        self, kind: str, fields: dict[str, Any], fds: list[int] | tuple[int, ...] = (), body: bytes = b""
     ) -> None:
         """One message to the shim; `body` is for its starter.  Raises System when it cannot be sent."""
         if self._channel is not None:
             message = {"type": kind, "generation": self.generation, **fields}
             try:
-                self._channel.send(message, fds, _encode(body) if body is not None else b"")
+                self._channel.send(message, fds, body)
             except OSError as failure:
                 raise errdefs.System(f"cannot reach the shim of container {self.id}: {failure.strerror}") from failure
 
@@ -135,6 +148,9 @@ class NativeRunning:
             self._channel.half_close()
 
     def _received(self, message: dict[str, Any], fds: list[int]) -> None:
+        if message.get("type") == "prepared":  # meant for who waits, and not a word about this start
+            protocol.close_all(fds)
+            return
         self._heard = True
         if message.get("type") == "created" and len(fds) == 2 and self._network is None:
             self._network = asyncio.ensure_future(self._configure(message["pid"], fds[0], fds[1]))
@@ -317,7 +333,7 @@ class NativeRunning:
         seq = self._seq
         future = self._replies[seq] = asyncio.get_running_loop().create_future()
         try:
-            self.send("call", {"verb": verb, "seq": seq, **fields}, fds, body)
+            self.send("call", {"verb": verb, "seq": seq, **fields}, fds, _encode(body) if body is not None else b"")
             return await asyncio.wait_for(future, ANSWER_SECONDS)
         except TimeoutError:
             raise errdefs.Unavailable(f"the shim of container {self.id} does not answer") from None

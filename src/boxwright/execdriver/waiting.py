@@ -11,12 +11,14 @@ fork and the shim the copying of its pages.  When no start has wanted one for a 
 import asyncio
 import json
 import os
+from _socket import socket
 from typing import Any
 
 from boxwright import errdefs
 from boxwright.launcher import protocol
 from boxwright.launcher.channel import Channel
 from boxwright.launcher.client import Launcher
+from boxwright.launcher.packets import adopt
 from boxwright.libcontainer import cgroups
 
 QUIET_SECONDS = 0.002  # without a start, then a shim is forked in advance
@@ -38,6 +40,7 @@ class Waiting:
         self._launcher, self._parent = launcher, parent
         self._request = _request(parent, usual)
         self._shim: Channel | None = None
+        self._line: socket | None = None  # to its first process
         self._warm: list[Channel] = []
         self._leaving: set[Channel] = set()
         self._cooling: asyncio.TimerHandle | None = None
@@ -61,13 +64,17 @@ class Waiting:
         self._busy -= 1
         self._ask_later()
 
-    def take(self, fresh: bool = False) -> Channel | None:
-        """A waiting shim, which becomes the caller's.  fresh: only one that has had no container yet."""
+    def take(self, fresh: bool = False) -> tuple[Channel, socket | None] | None:
+        """A waiting shim, and the line to its first process if it has one; both become the caller's.
+
+        fresh: only one that has had no container yet.
+        """
         if self._shim is not None:
-            shim, self._shim = self._shim, None
-            return shim
+            shim, line = self._shim, self._line
+            self._shim = self._line = None
+            return shim, line
         self._cool_later()
-        return self._warm.pop() if self._warm and not fresh else None
+        return (self._warm.pop(), None) if self._warm and not fresh else None
 
     @property
     def wants_more(self) -> bool:
@@ -178,8 +185,11 @@ class Waiting:
         if self._parent:
             cgroups.remove_spares("fs", self._parent, seconds)
 
-    def _heard(self, _: dict[str, Any], fds: list[int]) -> None:
-        """One that waits says nothing, unless there is none: the launcher could not fork."""
+    def _heard(self, message: dict[str, Any], fds: list[int]) -> None:
+        """One that waits says nothing but how its first process is reached; the launcher says that there is none."""
+        if message.get("type") == "prepared" and len(fds) == 1 and self._line is None:
+            self._line = adopt(fds[0])
+            return
         protocol.close_all(fds)
         if self._shim is not None:
             self._shim.close()
@@ -189,6 +199,9 @@ class Waiting:
 
     def _lost(self) -> None:
         self._shim = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
         if self._ended is None:
             self.sweep_later()
         elif not self._leaving:

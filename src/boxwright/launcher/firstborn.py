@@ -21,6 +21,7 @@ from boxwright.logger.timestamps import rfc3339nano
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
     from typing import Any
 
@@ -43,6 +44,7 @@ class Firstborn:
         "_sock",
         "_spare",
         "_steps",
+        "line",
     )
     _kept: dict[str, int]
     _loop: "Loop"
@@ -54,16 +56,23 @@ class Firstborn:
     def __init__(self, usual: bytes = b"", parent: str = "") -> None:
         """Clone it; it waits for its work.  Raises OSError.
 
-        usual: its work is not there yet, so it can prepare itself for a spec like this (`libcontainer/advance.py`).
+        usual: its work is not there yet, so it can prepare itself for a spec like this (`libcontainer/advance.py`), and
+        has a `line` by which somebody else can tell it the body of its work before we have told it the rest.
         parent: the cgroup (v1) below which it makes one then, or "".
         """
         self._sock, theirs = packets.pair()
+        self.line: socket | None = None
+        its_end: socket | None = None
+        if usual:
+            self.line, its_end = packets.pair()
         self._spare = (parent, str(os.getpid())) if parent else None
         self._pid, self._pidfd = namespaces.clone_process(self.flags, name="init")
         if not self._pid:
             spare = cgroups.spare(*self._spare) if self._spare is not None else None
-            starter.serve(theirs, sample.play if usual else None, spare, usual)
+            starter.serve(theirs, sample.play if usual else None, spare, usual, its_end)
         theirs.close()
+        if its_end is not None:
+            its_end.close()
         self._steps, self._kept, self._helper = b"", {}, -1
         self._executing, self._begun_at = "", 0
 

@@ -22,6 +22,10 @@ what belongs to another life.  {…}+body means that part of it is passed on und
       ├── release {again} ────────────────────►│  removes cgroup and socket, closes, goes; or, in a burst,
       │◄── waiting {} ─────────────────────────┤  keeps the connection for another start
 
+A shim that waits has a first process that waits too, and sends the engine a line to it: `prepared {}` + descriptor.  By
+it the engine tells the body to that process itself, which decodes it and makes the root while the shim reads its part
+of the start; the rest it does when the shim has told it to (`starter.Begun`).
+
 On cgroup v1, without user namespaces and joined pid namespaces, starter and init are one process, and so are an exec's
 starter and its helper (`firstborn.py`): then the shim hears the messages of `libcontainer/sync.py` itself.
 

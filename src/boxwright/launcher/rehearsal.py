@@ -148,6 +148,7 @@ def _stand_in(
     warm_up: "Callable[[], None] | None" = None,
     spare: "cgroups.fs.Manager | None" = None,
     usual: bytes = b"",
+    line: "socket | None" = None,
 ) -> "NoReturn":
     """In the place of `starter.serve`: a program that says something and ends with its stdin."""
     os.closerange(3, sock.fileno())

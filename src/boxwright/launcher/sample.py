@@ -47,7 +47,7 @@ def play(root: "dict[str, Any] | None" = None) -> None:
 
 def _play(root: "dict[str, Any] | None") -> None:
     timeline = Timeline()
-    header = {"sent_ns": 0, "body": _REQUEST, "configure_network": False, "cgroup": _GROUP}
+    header = _received({"sent_ns": 0, "configure_network": False, "cgroup": _GROUP})
     request = starter.decode(timeline, header)
     starter.group_for(header, request)
     fds = list(starter.make_root(timeline, {"rootfs": root})) if root else [mount.make("tmpfs", "sample")]
@@ -68,6 +68,18 @@ def _play(root: "dict[str, Any] | None") -> None:
         ours.close()
         theirs.close()
         packets.close_all(fds)
+
+
+def _received(header: "dict[str, Any]") -> "dict[str, Any]":
+    """`header` and the request, as they come from the shim."""
+    ours, theirs = packets.pair()
+    try:
+        packets.send(ours, header, (), _REQUEST)
+        got = packets.receive(theirs)
+    finally:
+        ours.close()
+        theirs.close()
+    return got[0] if got is not None else {}
 
 
 def _build(sample: init.Init) -> "tuple[users.User, dict[str, str]]":

@@ -51,7 +51,9 @@ def serve(control: "socket", asked: bytes) -> None:
         starter.set_name(b"boxwright-spare")
         parent, _, usual = asked.removeprefix(packets.SPARE).partition(b"\n")
         spare = Firstborn(usual, parent.decode())
-    kept = _live(Shim(control, spare))
+    shim = Shim(control, spare)
+    shim.offer_line()
+    kept = _live(shim)
     for _ in range(LIVES):
         if kept is None:
             return
@@ -142,6 +144,13 @@ class Shim:
         return shim
 
     # The engine.
+
+    def offer_line(self) -> None:
+        """Give the engine the line to a first process that waits (`starter.Begun`)."""
+        if self._spare is not None and (line := self._spare.line) is not None:
+            self._send("prepared", {}, [line.fileno()])
+            line.close()
+            self._spare.line = None
 
     @property
     def connected(self) -> bool:
@@ -247,7 +256,7 @@ class Shim:
         control = self._control
         assert control is not None
         control.adopt_generation(self.generation)
-        body, stdio = request.pop("body"), list[int]()
+        body, stdio = request.pop("body", b""), list[int]()
         try:
             if request.get("cut"):
                 raise errdefs.StepError("the shim has no descriptor left", step="shim", errno=errno.EMFILE)
@@ -257,10 +266,11 @@ class Shim:
             header = {
                 "work": "become" if self.becomes else "start",
                 "stdio": bool(stdio),
-                "sent_ns": request["sent_ns"],
                 "cgroup": self.cgroup,
                 "configure_network": request["configure_network"],
             }
+            if body:
+                header["sent_ns"] = request["sent_ns"]
             in_advance = self.becomes and self._spare is not None
             self._starter = self._take_starter()
             # The record's lock is held as long as any of us is at work.
@@ -270,6 +280,10 @@ class Shim:
             except OSError:
                 if not in_advance:
                     raise
+                if not body:
+                    # It has died with what it was told: without a word from us, the engine begins anew.
+                    self._undo()
+                    return
                 # It has died while it waited: a new one does all of it.
                 self._starter = Firstborn()
                 self._starter.work(header, body, passed, self.loop, self._starter_said, self._starter_ended)

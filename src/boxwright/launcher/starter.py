@@ -76,6 +76,7 @@ def serve(
     warm_up: "Callable[[], None] | None" = None,
     spare: "cgroups.fs.Manager | None" = None,
     usual: bytes = b"",
+    line: "socket | None" = None,
 ) -> "NoReturn":
     """Wait for one job from the shim, do it, and end this process.
 
@@ -88,21 +89,23 @@ def serve(
 
     warm_up: there is time before the job comes, so prepare, and call this.  spare: the group to join then.
     usual: the spec to be prepared for, as JSON.
+    line: to the engine, which tells the body of a "become" by it when the header says "direct" (see `Begun`).
     """
     try:
-        os.closerange(3, sock.fileno())
-        os.closerange(sock.fileno() + 1, packets.HIGHEST_FD)
+        _close_all_but(sock, line)
         set_name(b"bw-starter")
         sock.setblocking(True)
         done = advance.Advance()
         if warm_up is not None:
-            done.prepare(sock, spare, jsontext.loads(usual))
+            done.prepare(sock, spare, jsontext.loads(usual), (line.fileno(),) if line is not None else ())
             warm_up()
+        begun = _begin_early(sock, line) if line is not None else None
         got = packets.receive(sock)
         if got is not None:
             header, fds = got
             if header["work"] == "become":
-                become(sock, header, (fds[0], fds[1], fds[2]) if header["stdio"] else None, done)
+                stdio = (fds[0], fds[1], fds[2]) if header["stdio"] else None
+                become(sock, header, stdio, done, begun or Begun(header))
             if header["work"] == "join":
                 join(sock, header, (fds[1], fds[2], fds[3]) if header["stdio"] else None, fds[0])
             sock.setblocking(False)
@@ -117,17 +120,64 @@ def serve(
         os._exit(0)
 
 
+class Begun:
+    """A start as far as it concerns nobody else: its body decoded, its root made, which goes with this process.
+
+    The engine sends the body past the shim, which has a part of its own to do meanwhile.  Whatever can be seen from
+    outside waits for the shim, which is the one to undo it: so does the word of what has failed.
+    """
+
+    __slots__ = ("_failure", "_made", "timeline")
+
+    def __init__(self, told: "dict[str, Any]") -> None:
+        self.timeline = Timeline()
+        self._failure: BaseException | None = None
+        try:
+            request = decode(self.timeline, told)
+            self._made = (request, *make_root(self.timeline, request))
+        except BaseException as failure:
+            self._failure = failure
+
+    def made(self) -> "tuple[dict[str, Any], int, int]":
+        """(request, detached root, its lock or -1); raises what has failed."""
+        if self._failure is not None:
+            raise self._failure
+        return self._made
+
+
+def _begin_early(sock: "socket", line: "socket") -> Begun | None:
+    """Begin with what the engine tells on `line`; None when the shim is first, or the engine is gone."""
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    poller.register(line.fileno(), select.POLLIN)
+    if line.fileno() not in dict(poller.poll()):
+        return None
+    told = packets.receive(line)
+    return Begun(told[0]) if told is not None else None
+
+
+def _close_all_but(sock: "socket", line: "socket | None") -> None:
+    first = 3
+    for fd in sorted((sock.fileno(), sock.fileno() if line is None else line.fileno())):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, packets.HIGHEST_FD)
+
+
 def become(
-    sock: "socket", header: "dict[str, Any]", stdio: tuple[int, int, int] | None, done: advance.Advance
+    sock: "socket",
+    header: "dict[str, Any]",
+    stdio: tuple[int, int, int] | None,
+    done: advance.Advance,
+    begun: Begun,
 ) -> "NoReturn":
-    """Be the container's first process: make its root and its cgroup, then go on in them.
+    """Be the container's first process: make its cgroup, then go on in it and in its root.
 
     What is made is undone by the shim, which hears of a failure on `sock`, or of our death.
     """
-    timeline, kept = Timeline(), dict[str, int]()
+    timeline, kept = begun.timeline, dict[str, int]()
     try:
-        request = decode(timeline, header)
-        mount_fd, lock_fd = make_root(timeline, request)
+        request, mount_fd, lock_fd = begun.made()
         with timeline.step("cgroup"):
             manager = group_for(header, request)
             done.settle(manager)

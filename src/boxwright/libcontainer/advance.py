@@ -57,14 +57,16 @@ class Advance:
         self._trees: usual.Trees | None = None
         self._made: dict[tuple[Any, ...], int] = {}  # (type, source, settings) → detached mount
 
-    def prepare(self, sock: "socket", group: "fs.Manager | None", spec: "dict[str, Any]") -> None:
+    def prepare(
+        self, sock: "socket", group: "fs.Manager | None", spec: "dict[str, Any]", keep: "tuple[int, ...]" = ()
+    ) -> None:
         """Do it; the netlink socket goes to `sock`, as from an init that configures its network (`sync.NETWORK`).
 
-        group: not there yet; to be made and joined.  spec: for `usual.Trees`.
+        group: not there yet; to be made and joined.  spec: for `usual.Trees`.  keep: descriptors to stay open.
         Ends early where this host refuses something: the start does it then, and says what is the matter.
         """
         try:
-            init.begin({0, 1, 2, sock.fileno()}, True)
+            init.begin({0, 1, 2, sock.fileno(), *keep}, True)
             self.begun = True
             if sync.is_hung_up(sock):
                 return  # the parent died before it could take us along
