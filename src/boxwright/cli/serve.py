@@ -140,7 +140,7 @@ def serve(
     early: threading.Thread | None = None
     try:
         from boxwright.api import listeners
-        from boxwright.cli import configuration
+        from boxwright.cli import configuration, leanimport
 
         settings = configuration.combined(config_file, flags)
         configuration.check(settings)
@@ -150,6 +150,7 @@ def serve(
         # Before anything is executed that would inherit them.
         activated = listeners.take_activated(os.environ)
         early = _execute_launcher(settings)
+        leanimport.import_aiohttp()
         from boxwright.cli import daemon
 
         life = daemon.Life(ephemeral, keep_data, idle_timeout, ready_fd, owner_fd)

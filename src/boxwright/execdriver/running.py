@@ -94,7 +94,8 @@ class NativeRunning:
         if line is not None:
             try:
                 if fields["becomes"]:
-                    packets.send(line, {"sent_ns": fields["sent_ns"]}, (), text)
+                    # With the record, whose lock is held as long as any of them is at work.
+                    packets.send(line, {"sent_ns": fields["sent_ns"]}, fds[:1], text)
                     text = b""
             except OSError:
                 pass  # the shim will find out by itself
@@ -102,9 +103,7 @@ class NativeRunning:
                 line.close()
         self.send("start", fields, fds, text)
 
-    def send(
-        self, kind: str, fields: dict[str, Any], fds: list[int] | tuple[int, ...] = (), body: bytes = b""
-    ) -> None:
+    def send(self, kind: str, fields: dict[str, Any], fds: list[int] | tuple[int, ...] = (), body: bytes = b"") -> None:
         """One message to the shim; `body` is for its starter.  Raises System when it cannot be sent."""
         if self._channel is not None:
             message = {"type": kind, "generation": self.generation, **fields}

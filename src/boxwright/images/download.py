@@ -37,6 +37,8 @@ def is_url(text: str) -> bool:
 async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
     """The answer of the URL's server; its body is read in the block.  Raises InvalidParameter, System (the server)."""
     # Only requests with URLs need the client.
+    import ssl
+
     import aiohttp
 
     from boxwright.images.distribution.http import proxy
@@ -44,11 +46,12 @@ async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
     if not is_url(url):
         raise InvalidParameter(f"unsupported scheme of a remote source: {url[:200]}")
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_CONNECT)
+    tls = await asyncio.to_thread(ssl.create_default_context)  # aiohttp's own has no certificates: `cli/leanimport.py`
     try:
         async with (
             # Not trust_env: it takes passwords out of a .netrc, too, and they are none of the Dockerfile's.
             aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
-            session.get(url, headers={"Accept-Encoding": "identity"}, proxy=proxy(url)) as response,
+            session.get(url, headers={"Accept-Encoding": "identity"}, proxy=proxy(url), ssl=tls) as response,
         ):
             if response.status >= 400:
                 raise System(f"failed to GET {url} with status {response.status} {response.reason}")
