@@ -50,12 +50,14 @@ def test_a_veth_is_a_port_of_its_bridge_and_its_peer_is_inside(space: Namespace,
     sock.transact(netlink.new_bridge("br0", MAC, 0, "x"))
     bridge = netlink.link(sock, "br0")
     assert bridge is not None
-    messages = [netlink.new_veth("v0", bridge.index, "eth0", inner.netns_fd, MAC, 1300), netlink.set_hairpin("v0")]
-    sock.transact(messages)
+    sock.transact([netlink.new_veth("v0", bridge.index, "eth0", inner.netns_fd, MAC, 1300)])
     made = netlink.link(sock, "v0")
     assert made is not None
-    assert made.master == bridge.index
-    assert made.up
+    assert (made.master, made.up) == (bridge.index, False)
+    sock.transact([netlink.set_up("v0"), netlink.set_hairpin("v0")])
+    made = netlink.link(sock, "v0")
+    assert made is not None
+    assert (made.master, made.up) == (bridge.index, True)
     assert "hairpin on" in space.run("ip", "-d", "link", "show", "v0")
     with netlink.Socket(inner.netlink_fd) as inside:
         found = netlink.link(inside, "eth0")

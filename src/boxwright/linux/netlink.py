@@ -205,7 +205,7 @@ class LinkInfo:
 
 
 def new_veth(name: str, master: int, peer: str, netns_fd: int, peer_mac: bytes, mtu: int) -> "Message":
-    """Make a veth pair: `name` here, up, a port of bridge `master`; `peer` in the namespace `netns_fd`, down.
+    """Make a veth pair: `name` here, a port of bridge `master`; `peer` in the namespace `netns_fd`; both down.
 
     The peer cannot be brought up in the same message (ENOTCONN: the pair is not joined yet).  mtu 0 is the default.
     """
@@ -215,7 +215,7 @@ def new_veth(name: str, master: int, peer: str, netns_fd: int, peer_mac: bytes, 
     size += attribute(IFLA_MTU, _U32.pack(mtu)) if mtu else b""
     far = _IFINFO.pack(0, 0, 0, 0, 0) + _name(peer) + attribute(IFLA_ADDRESS, peer_mac) + size
     far += attribute(IFLA_NET_NS_FD, _U32.pack(netns_fd))
-    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _name(name) + size + attribute(IFLA_MASTER, _U32.pack(master))
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + _name(name) + size + attribute(IFLA_MASTER, _U32.pack(master))
     body += nested(IFLA_LINKINFO, attribute(_INFO_KIND, b"veth"), nested(_INFO_DATA, attribute(_VETH_INFO_PEER, far)))
     return ("create veth", name, RTM_NEWLINK, _CREATE | _EXCL, body)
 

@@ -1,6 +1,7 @@
 """Interfaces of bridges and containers, over netlink.  Everything here blocks and runs on the netlink thread."""
 
 import errno
+import os
 import socket
 
 from boxwright.errdefs import System
@@ -105,11 +106,31 @@ class Host:
             self.delete(endpoint.evicts)
         mac = parse_mac(endpoint.mac_address)
         index = self._indexes[network.bridge]
-        messages = [netlink.new_veth(endpoint.link, index, CONTAINER_INTERFACE, netns_fd, mac, network.mtu)]
+        self.socket.transact([netlink.new_veth(endpoint.link, index, CONTAINER_INTERFACE, netns_fd, mac, network.mtu)])
+        disable_ipv6(endpoint.link)
+        messages = [netlink.set_up(endpoint.link)]
         if endpoint.published:
             messages.append(netlink.set_hairpin(endpoint.link))
         self.socket.transact(messages)
         configure(network, endpoint, netlink_fd)
+
+
+def disable_ipv6(port: str) -> None:
+    """Let the host not take part in IPv6 by a port of a bridge, by which it is on that network anyway.
+
+    Each address of its own there has four routes, and the kernel walks through all of them whenever an interface goes.
+    To be called while the port is down.  A host without IPv6 has nothing to disable.
+    """
+    try:
+        fd = os.open(f"/proc/sys/net/ipv6/conf/{port}/disable_ipv6", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, b"1")
+    except OSError:  # it costs time, and nothing else
+        return
+    finally:
+        os.close(fd)
 
 
 def configure(network: Network, endpoint: Endpoint, netlink_fd: int) -> None:
