@@ -6,6 +6,7 @@ The peer for the start is `runc run` of a bundle with the same program, in the s
 """
 
 import argparse
+import contextlib
 import os
 import re
 import statistics
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks import peers
 from benchmarks.engines import Client, docker, images
 
+REST_SECONDS = 60
 BUNDLE_FILES = ("bin", "proc", "sys", "dev", "tmp", "etc")
 
 
@@ -30,16 +32,33 @@ def boot(rounds: int) -> float:
     return statistics.median(spans)
 
 
-def idle_pss(host: str) -> float:
-    """MiB of engine, launcher and worker, found by the directory of their socket."""
-    total, home = 0, os.path.dirname(host.removeprefix("unix://"))
+def processes(host: str) -> dict[int, str]:
+    """pid → command line of engine, launchers and what they have forked, found by the directory of their socket."""
+    found, home = {}, os.path.dirname(host.removeprefix("unix://"))
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if home in Path(f"/proc/{pid}/cmdline").read_text() and int(pid) != os.getpid():
-                total += int(re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[0])
-        except (OSError, IndexError):
-            continue
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_text()
+            if home in line and int(pid) != os.getpid():
+                found[int(pid)] = line
+    return found
+
+
+def pss(host: str) -> float:
+    """MiB of all of them."""
+    total = 0
+    for pid in processes(host):
+        with contextlib.suppress(OSError, IndexError):
+            total += int(re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[0])
     return total / 1024
+
+
+def rest(host: str) -> None:
+    """Wait until the launcher of confined jobs has gone, as it does when there are none."""
+    give_up = time.monotonic() + REST_SECONDS
+    while any("\0worker\0" in line for line in processes(host).values()):
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"the worker launcher is still there after {REST_SECONDS} s")
+        time.sleep(0.2)
 
 
 def to_execve(host: str, network: str, starts: int) -> float:
@@ -86,7 +105,9 @@ def main() -> None:
     print(f"execve to served API      {boot(rounds):8.0f} ms")
     with peers.boxwright() as host:
         docker(host, "load", "-q", "-i", str(images.busybox_archive()))
-        print(f"idle engine, all of it    {idle_pss(host):8.1f} MiB PSS")
+        print(f"engine after a load       {pss(host):8.1f} MiB PSS")
+        rest(host)
+        print(f"idle engine, all of it    {pss(host):8.1f} MiB PSS")
         ours = {network: to_execve(host, network, rounds * 8) for network in ("bridge", "none")}
     peer = runc(rounds * 4)
     for network, value in ours.items():

@@ -86,22 +86,28 @@ class NativeRunning:
         self._connected.add(self)
 
     def begin(self, fields: dict[str, Any], fds: list[int], body: dict[str, Any], line: socket | None = None) -> None:
-        """Tell the shim to start.  Raises System.
+        """Tell the shim to start.  Raises System, and Lost when it has to be another.
 
         line: to its first process, which is told the body by it and, if it is gone, by the shim as ever; closed here.
         """
-        text = _encode(body)
+        text, told = _encode(body), False
         if line is not None:
+            about = {name: fields[name] for name in ("sent_ns", "cgroup", "configure_network")}
             try:
                 if fields["becomes"]:
                     # With the record, whose lock is held as long as any of them is at work.
-                    packets.send(line, {"sent_ns": fields["sent_ns"]}, fds[:1], text)
-                    text = b""
+                    packets.send(line, about, fds[:1], text)
+                    told = True
             except OSError:
                 pass  # the shim will find out by itself
             finally:
                 line.close()
-        self.send("start", fields, fds, text)
+        try:
+            self.send("start", fields, fds, b"" if told else text)
+        except errdefs.System as failure:
+            if told:  # by now its cgroup may be there
+                raise Lost(_NO_SHIM, step="shim") from failure
+            raise
 
     def send(self, kind: str, fields: dict[str, Any], fds: list[int] | tuple[int, ...] = (), body: bytes = b"") -> None:
         """One message to the shim; `body` is for its starter.  Raises System when it cannot be sent."""

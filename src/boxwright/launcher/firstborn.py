@@ -113,7 +113,11 @@ class Firstborn:
             self.discard()
 
     def discard(self) -> None:
-        """End one that has been given no work, or has been forgotten by the loop."""
+        """End one that has been given no work by us, or has been forgotten by the loop."""
+        try:
+            signals.send(self._pidfd, signals.SIGKILL)
+        except ProcessLookupError:
+            pass
         self._sock.close()
         self._reap_helper()
         os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)

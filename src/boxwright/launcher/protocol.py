@@ -23,8 +23,9 @@ what belongs to another life.  {…}+body means that part of it is passed on und
       │◄── waiting {} ─────────────────────────┤  keeps the connection for another start
 
 A shim that waits has a first process that waits too, and sends the engine a line to it: `prepared {}` + descriptor.  By
-it the engine tells the body to that process itself, which decodes it and makes the root while the shim reads its part
-of the start; the rest it does when the shim has told it to (`starter.Begun`).
+it the engine tells the body to that process itself, and then the shim its part.  The process begins at once, and meets
+the shim when it is ready or has failed (`starter.become`).  An engine that dies between the two leaves a cgroup by the
+name that it had planned, for the next.
 
 On cgroup v1, without user namespaces and joined pid namespaces, starter and init are one process, and so are an exec's
 starter and its helper (`firstborn.py`): then the shim hears the messages of `libcontainer/sync.py` itself.

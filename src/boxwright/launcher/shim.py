@@ -52,7 +52,9 @@ def serve(control: "socket", asked: bytes) -> None:
         parent, _, usual = asked.removeprefix(packets.SPARE).partition(b"\n")
         spare = Firstborn(usual, parent.decode())
     shim = Shim(control, spare)
-    shim.offer_line()
+    if spare is not None:
+        shim.offer_line()
+        _warm_up()
     kept = _live(shim)
     for _ in range(LIVES):
         if kept is None:
@@ -61,6 +63,31 @@ def serve(control: "socket", asked: bytes) -> None:
         os.closerange(3, kept.fileno())
         os.closerange(kept.fileno() + 1, packets.HIGHEST_FD)
         kept = _live(Shim.again(kept))
+
+
+def _warm_up() -> None:
+    """Receive and pass on what is like a start, while there is time: the pages that this touches are copied then, and
+    not while the first process waits for what is passed on."""
+    loop = Loop()
+    socks: list[socket] = []
+
+    def received(message: "dict[str, Any]", fds: list[int]) -> None:
+        mine, stdio = pipes(message["open_stdin"])
+        packets.send(socks[2], {"work": "become", "stdio": True, "cgroup": message["cgroup"]}, [*stdio, *fds])
+        packets.close_all((*mine, *fds))
+        close_theirs(stdio)
+
+    try:
+        socks.extend((*packets.pair(), *packets.pair()))
+        connection = Control(loop, socks[1], received, lambda _: None)
+        packets.send(socks[0], {"type": "start", "generation": 1, "cgroup": {}, "open_stdin": False}, [0])
+        loop.turn(-1)
+        connection.close()
+    except OSError:
+        pass  # there are no descriptors, say: the start will tell
+    finally:
+        loop.close()
+        packets.close_all(sock.detach() for sock in socks)
 
 
 def _live(shim: "Shim") -> "socket | None":
@@ -146,7 +173,7 @@ class Shim:
     # The engine.
 
     def offer_line(self) -> None:
-        """Give the engine the line to a first process that waits (`starter.Begun`)."""
+        """Give the engine the line to a first process that waits (`starter.become`)."""
         if self._spare is not None and (line := self._spare.line) is not None:
             self._send("prepared", {}, [line.fileno()])
             line.close()
@@ -271,7 +298,8 @@ class Shim:
             }
             if body:
                 header["sent_ns"] = request["sent_ns"]
-            in_advance = self.becomes and self._spare is not None
+            waited = self._spare is not None
+            in_advance = self.becomes and waited
             self._starter = self._take_starter()
             # The record's lock is held as long as any of us is at work.
             passed = [*([] if self.becomes else [control.sock.fileno()]), *stdio, self._record_fd]
@@ -288,6 +316,8 @@ class Shim:
                 self._starter = Firstborn()
                 self._starter.work(header, body, passed, self.loop, self._starter_said, self._starter_ended)
             # The rest of this process's part is done while the starter works.
+            if waited:
+                starter.set_name(b"boxwright-shim")
             exitrecord.allocate(self._record_fd)
             self._log = self._open_log(request)
             self.stdio = Stdio(self.loop, self._log, request["tty"], request["stdin_once"])
@@ -310,7 +340,6 @@ class Shim:
         """Who is to start the container: one that becomes its first process, or one that clones it."""
         spare, self._spare = self._spare, None
         if spare is not None:
-            starter.set_name(b"boxwright-shim")
             if self.becomes:
                 return spare
             spare.discard()
@@ -397,6 +426,9 @@ class Shim:
         self.state = "undone"
         if self._starter is not None:
             self._starter.kill()
+        if self._spare is not None:  # it may be at work: the engine has told it as well
+            self._spare.discard()
+            self._spare = None
         self._remove_traces()
         _end_children()
         if hasattr(self, "stdio"):

@@ -8,6 +8,7 @@ back.
 
 import os
 import select
+from errno import EMFILE
 from time import monotonic_ns, time_ns
 
 from boxwright import errdefs
@@ -89,7 +90,8 @@ def serve(
 
     warm_up: there is time before the job comes, so prepare, and call this.  spare: the group to join then.
     usual: the spec to be prepared for, as JSON.
-    line: to the engine, which tells the body of a "become" by it when the header says "direct" (see `Begun`).
+    line: to the engine, which tells what a "become" is about by it, where the header has no body.  Then the work begins
+    at once, beside the shim's own part.
     """
     try:
         _close_all_but(sock, line)
@@ -99,13 +101,18 @@ def serve(
         if warm_up is not None:
             done.prepare(sock, spare, jsontext.loads(usual), (line.fileno(),) if line is not None else ())
             warm_up()
-        begun = _begin_early(sock, line) if line is not None else None
+        if line is not None and done.begun and (told := _told(sock, line)) is not None:
+            become(sock, told, done, None, lambda: _met(sock))
         got = packets.receive(sock)
         if got is not None:
             header, fds = got
             if header["work"] == "become":
                 stdio = (fds[0], fds[1], fds[2]) if header["stdio"] else None
-                become(sock, header, stdio, done, begun or Begun(header))
+                if "body" not in header and line is not None:
+                    line.setblocking(True)
+                    told, _ = packets.receive(line) or os._exit(handover.EXIT_ABORTED)
+                    header = {**header, **told}
+                become(sock, header, done, stdio)
             if header["work"] == "join":
                 join(sock, header, (fds[1], fds[2], fds[3]) if header["stdio"] else None, fds[0])
             sock.setblocking(False)
@@ -120,40 +127,28 @@ def serve(
         os._exit(0)
 
 
-class Begun:
-    """A start as far as it concerns nobody else: its body decoded, its root made, which goes with this process.
-
-    The engine sends the body past the shim, which has a part of its own to do meanwhile.  Whatever can be seen from
-    outside waits for the shim, which is the one to undo it: so does the word of what has failed.
-    """
-
-    __slots__ = ("_failure", "_made", "timeline")
-
-    def __init__(self, told: "dict[str, Any]") -> None:
-        self.timeline = Timeline()
-        self._failure: BaseException | None = None
-        try:
-            request = decode(self.timeline, told)
-            self._made = (request, *make_root(self.timeline, request))
-        except BaseException as failure:
-            self._failure = failure
-
-    def made(self) -> "tuple[dict[str, Any], int, int]":
-        """(request, detached root, its lock or -1); raises what has failed."""
-        if self._failure is not None:
-            raise self._failure
-        return self._made
-
-
-def _begin_early(sock: "socket", line: "socket") -> Begun | None:
-    """Begin with what the engine tells on `line`; None when the shim is first, or the engine is gone."""
+def _told(sock: "socket", line: "socket") -> "dict[str, Any] | None":
+    """What the engine says on `line`; None when the shim is first, or the engine is gone."""
     poller = select.poll()
     poller.register(sock.fileno(), select.POLLIN)
     poller.register(line.fileno(), select.POLLIN)
     if line.fileno() not in dict(poller.poll()):
         return None
-    told = packets.receive(line)
-    return Begun(told[0]) if told is not None else None
+    got = packets.receive(line)
+    return got[0] if got is not None else None
+
+
+def _met(sock: "socket") -> tuple[int, int, int] | None:
+    """Wait until the shim has come to the same start: the program's 0, 1 and 2, if it has pipes."""
+    got = packets.receive(sock)
+    if got is None:
+        os._exit(handover.EXIT_ABORTED)
+    header, fds = got
+    if not header["stdio"]:
+        return None
+    if len(fds) < 3:
+        raise errdefs.StepError("no descriptor left for the program's streams", step="init", errno=EMFILE)
+    return fds[0], fds[1], fds[2]
 
 
 def _close_all_but(sock: "socket", line: "socket | None") -> None:
@@ -166,29 +161,35 @@ def _close_all_but(sock: "socket", line: "socket | None") -> None:
 
 def become(
     sock: "socket",
-    header: "dict[str, Any]",
-    stdio: tuple[int, int, int] | None,
+    told: "dict[str, Any]",
     done: advance.Advance,
-    begun: Begun,
+    stdio: tuple[int, int, int] | None,
+    meet: "Callable[[], tuple[int, int, int] | None] | None" = None,
 ) -> "NoReturn":
-    """Be the container's first process: make its cgroup, then go on in it and in its root.
+    """Be the container's first process: make its root and its cgroup, then go on in them.
 
     What is made is undone by the shim, which hears of a failure on `sock`, or of our death.
+
+    meet: the shim has yet to come to this start: waits for it and gives what it brings, instead of stdio.  It is called
+    before anything is said of how the start went, and before the gate.
     """
-    timeline, kept = begun.timeline, dict[str, int]()
+    timeline, kept = Timeline(), dict[str, int]()
     try:
-        request, mount_fd, lock_fd = begun.made()
+        request = decode(timeline, told)
+        mount_fd, lock_fd = make_root(timeline, request)
         with timeline.step("cgroup"):
-            manager = group_for(header, request)
+            manager = group_for(told, request)
             done.settle(manager)
         if lock_fd >= 0:
             kept["lock"] = lock_fd
         if (oom := done.oom_fd(manager)) >= 0:
             kept["oom"] = oom
-        wanted = init_request(header, request, mount_fd, manager, stdio, done)
+        wanted = init_request(told, request, mount_fd, manager, stdio, done)
     except BaseException as failure:
+        if meet is not None:
+            meet()
         handover.fail(sock, as_step_error(failure), timeline)
-    process.become_init(wanted, sock, timeline, kept)
+    process.become_init(wanted, sock, timeline, kept, meet)
 
 
 def join(sock: "socket", header: "dict[str, Any]", stdio: tuple[int, int, int] | None, pidfd: int) -> "NoReturn":

@@ -43,6 +43,7 @@ from boxwright.trace import Timeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from boxwright.libcontainer.process import InitRequest
@@ -140,7 +141,19 @@ def sources(step: "Any") -> "list[int]":
 class Init:
     """One init at work: the sync socket, the timeline and what it has learnt on the way."""
 
-    __slots__ = ("kept", "master", "networked", "plan", "sock", "spec", "timeline", "user", "variables", "world")
+    __slots__ = (
+        "_meet",
+        "kept",
+        "master",
+        "networked",
+        "plan",
+        "sock",
+        "spec",
+        "timeline",
+        "user",
+        "variables",
+        "world",
+    )
 
     def __init__(
         self,
@@ -149,11 +162,13 @@ class Init:
         timeline: Timeline,
         kept: "dict[str, int] | None" = None,
         networked: bool = False,
+        meet: "Callable[[], tuple[int, int, int] | None] | None" = None,
     ) -> None:
         """kept: with it, this process limits itself, and hands these descriptors to its parent.
-        networked: the loopback interface of a new network namespace is up and its netlink socket offered already."""
+        networked: the loopback interface of a new network namespace is up and its netlink socket offered already.
+        meet: see `process.become_init`."""
         self.plan, self.sock, self.spec, self.timeline = plan, sock, plan.request.spec, timeline
-        self.kept, self.master, self.networked = kept, -1, networked
+        self.kept, self.master, self.networked, self._meet = kept, -1, networked, meet
 
     def prepare(self) -> None:
         """Everything up to the gate."""
@@ -177,8 +192,16 @@ class Init:
             make_working_directory(self.world.root_fd, cwd)
             self._close_root()
 
+    def meet(self) -> None:
+        """Wait for a parent that has yet to come to this start, and take the program's streams from it."""
+        meet, self._meet = self._meet, None
+        if meet is not None:
+            with self.timeline.step("streams"):
+                take_streams(meet())
+
     def wait_at_gate(self) -> None:
         """Tell the parent that all is ready, and wait for its "go"; the gate closing ends us without a trace."""
+        self.meet()
         request = self.plan.request
         fds = [self.master] if self.master >= 0 else []
         told: dict[str, Any] = {"steps": self.timeline.steps}
@@ -323,6 +346,7 @@ def work(init: Init) -> "NoReturn":
             timeline,
         )
     except BaseException as error:
+        init.meet()
         handover.fail(init.sock, error, timeline)
     os._exit(handover.EXIT_ABORTED)
 

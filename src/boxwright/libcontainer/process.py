@@ -373,7 +373,13 @@ def create_init(request: InitRequest) -> InitProcess:
     return child
 
 
-def become_init(request: InitRequest, sock: "socket", timeline: Timeline, kept: dict[str, int]) -> "NoReturn":
+def become_init(
+    request: InitRequest,
+    sock: "socket",
+    timeline: Timeline,
+    kept: dict[str, int],
+    meet: "Callable[[], tuple[int, int, int] | None] | None" = None,
+) -> "NoReturn":
     """Make the calling process the container's first; it must be the first of a new pid namespace already, and in its
     cgroup.
 
@@ -382,6 +388,7 @@ def become_init(request: InitRequest, sock: "socket", timeline: Timeline, kept: 
     for cgroup v2, where only a clone into the group avoids a wait.
 
     timeline: steps so far.  kept: descriptors to hand to the parent with READY, by name.
+    meet: waits for the parent, and brings what would be `request.stdio`; called before anything is said to it.
     """
     done = request.done
     try:
@@ -392,7 +399,8 @@ def become_init(request: InitRequest, sock: "socket", timeline: Timeline, kept: 
         with timeline.step("init"):
             if done is None or not done.begun:
                 init.begin({*plan.descriptors(), sock.fileno(), *kept.values()}, request.die_with_parent)
-            init.take_streams(request.stdio)
+            if meet is None:
+                init.take_streams(request.stdio)
         with timeline.step("clone", "unshare: the pid namespace was cloned before"):
             flags = plan.joining.clone_flags & ~namespaces.CLONE_NEWPID
             if done is not None:
@@ -402,9 +410,11 @@ def become_init(request: InitRequest, sock: "socket", timeline: Timeline, kept: 
         if done is not None:
             done.give(plan.steps)
     except BaseException as error:
+        if meet is not None:
+            meet()
         handover.fail(sock, error, timeline)
     networked = done is not None and bool(done.flags & namespaces.CLONE_NEWNET)
-    init.work(init.Init(plan, sock, timeline, kept, networked))
+    init.work(init.Init(plan, sock, timeline, kept, networked, meet))
 
 
 def becomes(spec: "dict[str, Any]") -> bool:
