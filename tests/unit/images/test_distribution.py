@@ -202,6 +202,7 @@ def test_refusals_in_dockerds_words() -> None:
     assert text(401, "UNAUTHORIZED", "who?") == (System, "unauthorized: who?")
 
 
+@example("²", 0)
 @given(st.one_of(st.text(max_size=40), st.integers(-10, 10**12).map(str)), st.integers(0, 30))
 def test_pauses_are_bounded(asked: str, attempt: int) -> None:
     assert 0 <= http.pause(attempt, {"Retry-After": asked}) <= http.LONGEST_PAUSE * 1.25

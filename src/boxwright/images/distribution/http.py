@@ -167,7 +167,7 @@ async def refusal(response: aiohttp.ClientResponse) -> errors.Refused:
 def pause(attempt: int, headers: Headers | None = None) -> float:
     """Seconds to wait after the failed attempt `attempt` (0 the first); what the registry asks for counts, bounded."""
     asked = (headers or {}).get("Retry-After", "").strip()
-    if asked.isdigit():
+    if asked.isascii() and asked.isdigit():
         return min(float(asked[:9]), LONGEST_PAUSE)
     if asked:
         try:
