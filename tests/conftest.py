@@ -5,14 +5,9 @@ import select
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 from support.compatibility import commands
 from support.engine import COMMANDS, Engine, Peer
 from support.leaks import Snapshot
-
-# Machines are slow at times: what hypothesis tries is bounded by number, never by the clock.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +26,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(told)
     never = sorted(" ".join(verb) for verb, state in known.items() if verb not in ran and state != "client")
     terminalreporter.write_line(f"verbs that did not run: {', '.join(never) or 'none'}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Machines are slow at times: what hypothesis tries is bounded by number, never by the clock."""
+    if config.pluginmanager.hasplugin("hypothesispytest"):  # the emulated machine has none
+        from hypothesis import HealthCheck, settings
+
+        settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("suite")
 
 
 @pytest.fixture(scope="module", autouse=True)
