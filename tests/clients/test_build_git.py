@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -97,7 +98,8 @@ def test_what_the_engine_refuses(engine: Engine, server: repositories.Server, tm
         found = build(engine, remote)
         assert not found.image and problem in found.error, (remote, found)
     server.redirects["/moved"] = f"file://{server.root}/app"
-    assert "not supported" in build(engine, f"{server.url}/moved.git").error
+    # git's words before and since 2.50.
+    assert re.search("not supported|is disabled", build(engine, f"{server.url}/moved.git").error)
     assert not (tmp_path / "ran").exists()
     wait_for(lambda: not os.listdir(engine.data_root / "tmp"), "nothing is left of what failed")
 

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from kernel.containers import Box, make_root
-from kernel.netns import World
 
 from boxwright.libcontainer import cgroups
+
+if TYPE_CHECKING:
+    from kernel.netns import World
 
 
 @pytest.fixture
@@ -32,8 +35,10 @@ def manager() -> Iterator[cgroups.Manager]:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world() -> "Iterator[World]":
     """Namespaces of a host and its neighbour."""
+    from kernel.netns import World  # needs more than the emulated machine has
+
     made = World()
     try:
         yield made

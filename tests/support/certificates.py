@@ -17,7 +17,8 @@ class Authority:
         self.directory = directory
         _openssl(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-subj", f"/CN={name}", "-keyout", str(self.key), "-out", str(self.certificate),
+            "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+            "-keyout", str(self.key), "-out", str(self.certificate),
         )  # fmt: skip
 
     @property
@@ -37,7 +38,11 @@ class Authority:
             "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
             "-subj", f"/CN={name}", "-keyout", str(directory / "key.pem"), "-out", str(request),
         )  # fmt: skip
-        extensions.write_text(f"subjectAltName=IP:{address},DNS:localhost\nextendedKeyUsage={usage}\n")
+        # What RFC 5280 asks for, and Python checks since 3.13.
+        extensions.write_text(
+            f"subjectAltName=IP:{address},DNS:localhost\nextendedKeyUsage={usage}\nkeyUsage=digitalSignature\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         _openssl(
             "x509", "-req", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self.key),
             "-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(directory / "cert.pem"),
