@@ -88,7 +88,7 @@ class Settings(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_on
     ip_forward: bool = True
     ip_masq: bool = True
     iptables: bool = True  # the key's old name; it switches our nftables rules
-    userland_proxy: bool = False
+    userland_proxy: bool = True  # relays for published ports on IPv6
     dns: list[str] = msgspec.field(default_factory=list)
     dns_search: list[str] = msgspec.field(default_factory=list)
     dns_opts: list[str] = msgspec.field(default_factory=list)

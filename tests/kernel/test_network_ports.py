@@ -186,7 +186,7 @@ def test_random_ports_and_ranges(world: World, path: str) -> None:
             assert published(net.plan(bindings=mixed)) == [("0.0.0.0", 9011), ("0.0.0.0", 9010)]
             both = net.plan(exposed=["99/udp", "98/udp"], publish_all=True)
             assert [p.container_port for p in both.published] == [98, 99]
-            assert both.ports_to_docker()["98/udp"] == [{"HostIp": "0.0.0.0", "HostPort": "40000"}]
+            assert [b["HostPort"] for b in both.ports_to_docker()["98/udp"] or ()] == ["40000", "40000"]
 
     world.run(body)
 

@@ -41,7 +41,13 @@ if sys.version_info >= (3, 14):  # what ctypes brings there
 
 @pytest.mark.parametrize(
     "module",
-    ["boxwright.launcher.launcher", "boxwright.launcher.shim", "boxwright.launcher.logpipe", "boxwright.runtime.main"],
+    [
+        "boxwright.launcher.launcher",
+        "boxwright.launcher.shim",
+        "boxwright.launcher.logpipe",
+        "boxwright.launcher.relay",
+        "boxwright.runtime.main",
+    ],
 )
 def test_closure_stays_inside_the_list(module: str) -> None:
     assert foreign(closure(f"import {module}")) <= ALLOWED

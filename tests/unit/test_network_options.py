@@ -157,3 +157,30 @@ def test_what_a_shared_network_rules_out(host_config: dict[str, object], config:
 def test_host_mode_has_no_links() -> None:
     with pytest.raises(InvalidParameter, match="host type networking can't be used with links"):
         options.verify(_host_config("host", links=["a"]), _config())
+
+
+@pytest.mark.parametrize(
+    ("port", "wanted", "default", "expected"),
+    [
+        ("80/tcp", {"HostPort": "8080"}, ANY, Binding("tcp", 80, ANY, 8080, 8080, both=True)),
+        ("53/udp", {"HostPort": ""}, ANY, Binding("udp", 53, ANY, 0, 0, both=True)),
+        ("80/tcp", {"HostIp": ANY, "HostPort": "8080"}, ANY, Binding("tcp", 80, ANY, 8080, 8080)),
+        ("80/tcp", {"HostIp": "127.0.0.1", "HostPort": "1"}, ANY, Binding("tcp", 80, "127.0.0.1", 1, 1)),
+        ("80/tcp", {"HostIp": "::", "HostPort": "1"}, ANY, Binding("tcp", 80, "::", 1, 1)),
+        ("80/tcp", {"HostIp": "0:0::1", "HostPort": "1"}, ANY, Binding("tcp", 80, "::1", 1, 1)),
+        ("80/tcp", {"HostIp": "::ffff:127.0.0.1", "HostPort": "1"}, ANY, Binding("tcp", 80, "127.0.0.1", 1, 1)),
+        ("80/tcp", {"HostPort": "8080"}, "10.1.1.1", Binding("tcp", 80, "10.1.1.1", 8080, 8080)),
+        ("80/sctp", {"HostPort": "8080"}, ANY, Binding("sctp", 80, ANY, 8080, 8080)),
+    ],
+)
+def test_where_ipv6_is_served_too(port: str, wanted: dict[str, str], default: str, expected: Binding) -> None:
+    assert options.bindings({port: [wanted]}, [], False, default, True) == [expected]
+
+
+def test_sctp_is_not_served_on_ipv6() -> None:
+    with pytest.raises(NotImplemented_, match="::1"):
+        options.bindings({"80/sctp": [{"HostIp": "::1", "HostPort": "1"}]}, [], False, ANY, True)
+    assert options.bindings({}, ["80/tcp", "80/sctp"], True, ANY, True) == [
+        Binding("sctp", 80, ANY, 0, 0),
+        Binding("tcp", 80, ANY, 0, 0, both=True),
+    ]

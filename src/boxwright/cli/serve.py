@@ -54,7 +54,7 @@ _SWITCHES: list[tuple[str, str]] = [
     ("--ip-forward", "Switch the kernel's forwarding on."),
     ("--ip-masq", "Masquerade what containers send out."),
     ("--iptables", "Make firewall rules (nftables)."),
-    ("--userland-proxy", "Forward loopback traffic by a process."),
+    ("--userland-proxy", "Serve published ports on IPv6 too, by a process beside the container.  [default: on]"),
     ("--init", "Run an init in every container."),
     ("--no-new-privileges", "Set no_new_privileges on every container."),
     ("--debug", "Log level debug."),

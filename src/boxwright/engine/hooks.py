@@ -38,6 +38,8 @@ class ContainerHooks(Hooks):
             exec.ended(eng, container, data["exec_id"], data["exit_code"], data.get("timed_out", False))
         elif kind == "log_dropped":
             log.warning("container %s: %s log lines dropped: %s", container.id, data["lines"], data["error"])
+        elif kind == "relay_ended":
+            log.warning("container %s: its ports are no longer reached by IPv6: %s", container.id, data["error"])
         elif kind in ("paused", "unpaused"):
             # The verb that asked for it writes the state; this is for what happens without one.
             log.debug("container %s: %s while %s", container.id, kind, Status(container.state.status))

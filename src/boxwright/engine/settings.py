@@ -194,7 +194,7 @@ def _verify_host_config(eng: Engine, host_config: HostConfig) -> None:
     for host in host_config.extra_hosts or ():
         _verify_extra_host(host)
     _verify_dns(host_config)
-    _verify_ports(host_config)
+    _verify_ports(eng, host_config)
     host_config.cap_add = _capabilities("CapAdd", host_config.cap_add)
     host_config.cap_drop = _capabilities("CapDrop", host_config.cap_drop)
     _verify_security(security.parse_options(host_config.security_opt or ()))
@@ -273,9 +273,9 @@ def _one_word(text: str) -> bool:
     return not any(character.isspace() or ord(character) < 32 for character in text)
 
 
-def _verify_ports(host_config: HostConfig) -> None:
+def _verify_ports(eng: Engine, host_config: HostConfig) -> None:
     for port, bindings in (host_config.port_bindings or {}).items():
-        network_options.bindings({port: bindings}, (), False, "0.0.0.0")
+        network_options.bindings({port: bindings}, (), False, "0.0.0.0", eng.config.userland_proxy)
 
 
 def _verify_security(options: security.SecurityOptions) -> None:

@@ -143,6 +143,11 @@ async def _prepare(eng: Engine, container: Container, undo: AsyncExitStack, time
         limit=limit.of(container),
         configure_network=any(endpoint.link for endpoint in container.endpoints.values()),
         attach=attach,
+        relayed=[
+            [port.protocol, port.host_ip, port.host_port, endpoint.address, port.container_port]
+            for endpoint in container.endpoints.values()
+            for port in endpoint.relayed
+        ],
     )
 
 

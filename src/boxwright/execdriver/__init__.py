@@ -41,11 +41,12 @@ class StartRequest:
     configure_network: call `Hooks.network` between clone and execve.
     limit: None, or the time limit of this life: `{"seconds", "signal", "grace"}`, as `launcher.limits.Limit` takes it.
     attach: clients whose streams begin before the first byte of output.
+    relayed: published ports that a relay serves on IPv6, `[protocol, host address, host port, address, port]` each.
     """
 
     __slots__ = (
         "attach", "cgroup", "configure_network", "container_dir", "generation", "id", "init", "limit", "log",
-        "open_stdin", "rootfs", "seccomp_path", "spec", "stdin_once", "tty",
+        "open_stdin", "relayed", "rootfs", "seccomp_path", "spec", "stdin_once", "tty",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class StartRequest:
         configure_network: bool = False,
         limit: dict[str, int] | None = None,
         attach: Sequence[AttachRequest] = (),
+        relayed: Sequence[list[Any]] = (),
     ) -> None:
         self.id, self.generation, self.spec, self.rootfs, self.container_dir = (
             id,
@@ -78,7 +80,7 @@ class StartRequest:
         self.tty, self.open_stdin, self.stdin_once, self.init = tty, open_stdin, stdin_once, init
         self.configure_network = configure_network
         self.limit = limit
-        self.attach = list(attach)
+        self.attach, self.relayed = list(attach), list(relayed)
 
 
 class ExitStatus:
@@ -129,7 +131,7 @@ class Hooks:
 
         "oom" {}; "exec_exit" {"exec_id", "exit_code"} (the exec's stream closes only after this returned), with
         "timed_out": True for one that its limit ended; "paused" {}; "unpaused" {}; "log_dropped" {"lines": total so
-        far, "error": str}.
+        far, "error": str}; "relay_ended" {"error"}: published ports are no longer served on IPv6.
         """
 
 

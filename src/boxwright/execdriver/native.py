@@ -26,7 +26,9 @@ from boxwright.libcontainer import cgroups, process
 
 ADOPTIONS = 3  # attempts
 CROWDED_SECONDS = 0.02  # between attempts to connect while a shim's backlog is full
-_FOR_SHIM = ("id", "container_dir", "cgroup", "log", "tty", "open_stdin", "stdin_once", "configure_network", "limit")
+_FOR_SHIM = (
+    "id", "container_dir", "cgroup", "log", "tty", "open_stdin", "stdin_once", "configure_network", "limit", "relayed",
+)  # fmt: skip
 _FOR_STARTER = ("spec", "rootfs", "seccomp_path", "init")
 
 

@@ -85,6 +85,7 @@ def _preload(kind: str, exec_root: str) -> "Handler":
         rehearsal.warm_up(exec_root)
         # What few shims need comes last: between what all of them use it would spread that over more pages.
         import boxwright.launcher.logpipe
+        import boxwright.launcher.relay
         import boxwright.logger.local
         import boxwright.logger.packing  # noqa: F401
 

@@ -12,7 +12,7 @@ a subreaper, which reaps them.  Whatever needs much code is done by a starter (`
 import errno
 import gc
 import os
-from time import monotonic, monotonic_ns, sleep, time_ns
+from time import monotonic_ns, time_ns
 
 from boxwright import errdefs
 from boxwright.launcher import exitrecord, limits, packets, sessions, starter, strays, verbs
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from _socket import socket
     from typing import Any
 
+    from boxwright.launcher.relay import Relay
     from boxwright.libcontainer import cgroups
     from boxwright.logger.options import Writer
 
-UNDO_SECONDS = 5.0
 LIVES = 100  # further containers of one process, which grows a little with each
 
 
@@ -118,6 +118,7 @@ class Shim:
         "_oom_fd",
         "_oom_seen",
         "_record_fd",
+        "_relay",
         "_request",
         "_shares_pids",
         "_spare",
@@ -154,6 +155,7 @@ class Shim:
         self._request: dict[str, Any] = {}
         self._gate_is_open = self._engine_said_go = self._shares_pids = False
         self._door: Door | None = None
+        self._relay: Relay | None = None
         self._starter: Starter | Firstborn | None = None
         self._spare = spare
         self._lock_fd = self._record_fd = self._oom_fd = -1
@@ -318,6 +320,10 @@ class Shim:
             # The rest of this process's part is done while the starter works.
             if waited:
                 starter.set_name(b"boxwright-shim")
+            if relayed := request.get("relayed"):
+                from boxwright.launcher.relay import Relay  # loaded already: see `launcher._preload`
+
+                self._relay = Relay(self.loop, relayed, self._relay_said)
             exitrecord.allocate(self._record_fd)
             self._log = self._open_log(request)
             self.stdio = Stdio(self.loop, self._log, request["tty"], request["stdin_once"])
@@ -349,7 +355,7 @@ class Shim:
         """Let the start finish, when all is done here and there and the engine has done its part."""
         if self.state != "starting" or self._starter is None or self._door is None or self._gate_is_open:
             return
-        if not self._log.ready:
+        if not self._log.ready or (self._relay is not None and not self._relay.ready):
             return
         if isinstance(self._starter, Firstborn) and (self._control is None or starter.is_gone(self._control.sock)):
             return  # its end is the next that the loop sees, and undoes the start
@@ -378,6 +384,15 @@ class Shim:
         elif self.state == "starting":
             text = f"failed to initialize logging driver: {why}"
             self._fail(errdefs.StepError(text, step="log").to_dict(), b"[]")
+
+    def _relay_said(self, why: str) -> None:
+        """What carries IPv6 to the container's ports listens, or has ended."""
+        if not why:
+            self._open_gate()
+        elif self.state == "starting":
+            self._fail(errdefs.StepError(why, step="ports").to_dict(), b"[]")
+        else:
+            self.event("relay_ended", {"error": why})
 
     def _starter_said(self, message: "dict[str, Any]", fds: list[int]) -> None:
         kind = message["type"]
@@ -430,7 +445,7 @@ class Shim:
             self._spare.discard()
             self._spare = None
         self._remove_traces()
-        _end_children()
+        strays.end_all()
         if hasattr(self, "stdio"):
             self.stdio.close()
             self.stdio.finish()
@@ -490,6 +505,7 @@ class Shim:
                 group.kill()
         except (errdefs.StepError, OSError) as failure:
             self._exit["error"] = str(failure)
+        self._close_relay()
         for session in tuple(self.sessions.values()):
             session.poll()
         self.stdio.drain(self._drained)
@@ -524,7 +540,8 @@ class Shim:
             self.event("record_failed", {"error": str(failure)})
 
     def _remove_traces(self) -> None:
-        """The cgroup, the snapshot's lock, the socket; and then the record's lock: the next life may begin."""
+        """The cgroup, the snapshot's lock, socket and relay; and then the record's lock: the next life may begin."""
+        self._close_relay()
         if self._oom_fd >= 0:
             self.loop.forget(self._oom_fd)
             os.close(self._oom_fd)
@@ -543,6 +560,11 @@ class Shim:
         if self._record_fd >= 0:
             os.close(self._record_fd)
             self._record_fd = -1
+
+    def _close_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.close()
 
     def _close_lock(self) -> None:
         """The snapshot may be used by others."""
@@ -575,20 +597,3 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _end_children() -> None:
-    """After an undone start: kill and reap whatever a killed starter has left to us (an init not yet in its cgroup)."""
-    deadline = monotonic() + UNDO_SECONDS
-    while monotonic() < deadline:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0]:
-                continue
-        except ChildProcessError:
-            return
-        for child in strays.children():
-            try:
-                os.kill(child, 9)
-            except ProcessLookupError:
-                continue
-        sleep(0.001)

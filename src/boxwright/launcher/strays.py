@@ -5,12 +5,14 @@ process in it has been reaped (zap_pid_ns_processes): a container with a stray w
 """
 
 import os
+from time import monotonic, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boxwright.launcher.shim import Shim
 
 AGAIN_NS = 100_000_000  # between two looks: one may be frozen
+UNDO_SECONDS = 5.0
 
 
 def reap(shim: "Shim") -> bool:
@@ -43,3 +45,20 @@ def _owned() -> set[int]:
         if rest:
             found.add(int(rest.split(b"\n", 1)[0]))
     return found
+
+
+def end_all() -> None:
+    """After an undone start: kill and reap whatever a killed starter has left to us (an init not yet in its cgroup)."""
+    deadline = monotonic() + UNDO_SECONDS
+    while monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        for child in children():
+            try:
+                os.kill(child, 9)
+            except ProcessLookupError:
+                continue
+        sleep(0.001)

@@ -274,17 +274,20 @@ class Controller:
         endpoint.mac_address = mac.hex(":")
 
     def _plan_ports(self, network: Network, request: EndpointRequest, endpoint: Endpoint) -> None:
-        wanted = options.bindings(request.bindings, endpoint.exposed, request.publish_all, network.host_ip)
+        relays = self._config.userland_proxy
+        wanted = options.bindings(request.bindings, endpoint.exposed, request.publish_all, network.host_ip, relays)
         if wanted and not self._config.iptables:
             raise System("publishing ports needs the packet filter, which is switched off (iptables=false)")
         if wanted:
             try:
-                endpoint.published = self._ports.allocate(endpoint.id, endpoint.address, wanted)
+                taken = self._ports.allocate(endpoint.id, endpoint.address, wanted)
             except System as error:
                 raise System(
                     "driver failed programming external connectivity on endpoint "
                     f"{request.container_name} ({endpoint.id}): {error}"
                 ) from error
+            endpoint.published = [port for port in taken if ":" not in port.host_ip]
+            endpoint.relayed = [port for port in taken if ":" in port.host_ip]
         if not network.icc:
             endpoint.links = [link for link in request.links if link.address and link.ports]
 

@@ -58,6 +58,7 @@ class Endpoint:
     link: the host side's interface name, "" for drivers that make none.
     address: dotted IPv4, "" for drivers that give none; prefix_length in bits.
     exposed: "port/protocol" strings, for the `Ports` of inspect.
+    published: by the packet filter, on IPv4.  relayed: by a relay of the container's shim, on IPv6.
     evicts: interface whose death must be forced before this address may be used again, or "".
     """
 
@@ -76,6 +77,7 @@ class Endpoint:
     aliases: list[str] = field(default_factory=list)
     exposed: list[str] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
+    relayed: list[Published] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     evicts: str = ""
 
@@ -116,7 +118,7 @@ class Endpoint:
         if not self.address:
             return {}
         ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(self.exposed)
-        for p in self.published:
+        for p in (*self.published, *self.relayed):
             key = f"{p.container_port}/{p.protocol}"
             found = ports.get(key)
             if found is None:

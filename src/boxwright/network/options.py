@@ -7,7 +7,7 @@ import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from boxwright.errdefs import InvalidParameter, NotImplemented_
@@ -17,13 +17,17 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One container port to publish.  host_low..host_high: take the first free one; 0..0: any ephemeral port."""
+    """One container port to publish.  host_low..host_high: take the first free one; 0..0: any ephemeral port.
+
+    both: on [::] too, by the same number, where the host has IPv6.
+    """
 
     protocol: str
     container_port: int
     host_ip: str
     host_low: int
     host_high: int
+    both: bool = False
 
 
 def network_mode(mode: str) -> tuple[str, str]:
@@ -95,12 +99,18 @@ def exposed_ports(specs: Iterable[str]) -> list[str]:
 
 
 def bindings(
-    wanted: Mapping[str, Sequence[Any] | None], exposed: Iterable[str], publish_all: bool, default_ip: str
+    wanted: Mapping[str, Sequence[Any] | None],
+    exposed: Iterable[str],
+    publish_all: bool,
+    default_ip: str,
+    relays: bool = False,
 ) -> list[Binding]:
     """What to publish, in the order of the container's ports.
 
     wanted: HostConfig.PortBindings; its values are mappings with HostIp and HostPort, or types.PortBinding.
     Without any binding a port in `wanted` is only exposed; with `publish_all` every exposed port is published.
+    relays: IPv6 is served too: where an IPv6 address is named, and where none is and the default is all of the host's.
+    Raises InvalidParameter, NotImplemented_ (an IPv6 address without relays, or for sctp).
     """
     result: list[Binding] = []
     bound = set()
@@ -109,13 +119,16 @@ def bindings(
             for target in targets or ():
                 host_ip, host_port = _target(target)
                 low, high = _host_range(host_port, index)
-                result.append(Binding(protocol, port, _host_ip(host_ip, default_ip), low, high))
+                address = _host_ip(host_ip, default_ip, relays and protocol != "sctp")
+                both = relays and protocol != "sctp" and not host_ip and address == "0.0.0.0"
+                result.append(Binding(protocol, port, address, low, high, both))
                 bound.add((port, protocol))
     if publish_all:
         for spec in exposed:
             for port, protocol in parse_port(spec):
                 if (port, protocol) not in bound:
-                    result.append(Binding(protocol, port, default_ip, 0, 0))
+                    both = relays and protocol != "sctp" and default_ip == "0.0.0.0"
+                    result.append(Binding(protocol, port, default_ip, 0, 0, both))
     return sorted(result, key=lambda b: (b.container_port, b.protocol))
 
 
@@ -144,17 +157,21 @@ def _target(target: Any) -> tuple[str, str]:
     return target.host_ip, target.host_port
 
 
-def _host_ip(text: str, default: str) -> str:
-    """The host address in its shortest form; IPv6 is refused by name."""
+def _host_ip(text: str, default: str, relayed: bool) -> str:
+    """The host address in its shortest form; one of IPv6 that cannot be served is refused by name."""
     try:
         address = ip_address(text or default)
     except ValueError as error:
         raise InvalidParameter(f"invalid IP address in port mapping: {_quoted(text)}") from error
-    if isinstance(address, IPv6Address):
-        if address == IPv6Address("::"):  # all addresses of the host, as far as this engine publishes: IPv4
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if isinstance(address, IPv6Address) and not relayed:
+        if address == IPv6Address("::"):  # all addresses of the host, as far as this engine publishes then: IPv4
             return "0.0.0.0"
-        raise NotImplemented_(f"publishing a port on an IPv6 address ({address}) is not implemented")
-    return str(IPv4Address(address))
+        raise NotImplemented_(
+            f"publishing a port on an IPv6 address ({address}) needs tcp or udp, and a userland proxy"
+        )
+    return str(address)
 
 
 def _host_range(text: str, index: int) -> tuple[int, int]:

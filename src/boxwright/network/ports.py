@@ -3,6 +3,9 @@
 The table `network_ports` tells our own containers apart; a bound socket of the engine does so for foreign programs, and
 keeps the kernel from giving the port to an outgoing connection.  The socket never listens: until the container's
 packet filter element is there, a client is refused, as it should be.
+
+A port on IPv6 is only tried here: the container's relay (`launcher/relay.py`) binds it at the start, and keeps it when
+the engine ends.
 """
 
 import errno
@@ -28,6 +31,7 @@ class PortMapper:
         self._db = db
         self._held: dict[str, list[socket.socket]] = {}
         self._next: dict[str, int] = {}
+        self._ipv6: bool | None = None
         self._ephemeral: tuple[int, int] | None = None  # read by the first use, in the engine's namespace
 
     def allocate(self, endpoint: str, address: str, bindings: Iterable[Binding]) -> list[Published]:
@@ -35,23 +39,25 @@ class PortMapper:
 
         address: the container's, for the error's text.
         """
-        published: dict[Binding, Published] = {}
+        published: dict[Binding, list[Published]] = {}
         wanted = list(dict.fromkeys(bindings))
         held = self._held.setdefault(endpoint, [])
         # The transaction that we are part of may fail later for a reason of its own.
         self._db.on_rollback(lambda: self.let_go(endpoint))
         try:
             for binding in sorted(wanted, key=_freedom):
-                port, sock = self._take(binding, address)
+                hosts = self._hosts(binding)
+                port, sock = self._take(binding, hosts, address)
                 if sock is not None:
                     held.append(sock)
-                published[binding] = Published(binding.protocol, binding.host_ip, port, binding.container_port)
+                published[binding] = [Published(binding.protocol, host, port, binding.container_port) for host in hosts]
                 sql = "INSERT INTO network_ports (protocol, port, host_ip, endpoint) VALUES (?, ?, ?, ?)"
-                self._db.execute(sql, (binding.protocol, port, binding.host_ip, endpoint))
+                for host in hosts:
+                    self._db.execute(sql, (binding.protocol, port, host, endpoint))
         except BaseException:
             self.let_go(endpoint)
             raise
-        return [published[binding] for binding in wanted]
+        return [port for binding in wanted for port in published[binding]]
 
     def free(self, endpoint: str) -> None:
         """Give the endpoint's ports back."""
@@ -79,13 +85,21 @@ class PortMapper:
         for endpoint in list(self._held):
             self.let_go(endpoint)
 
-    def _take(self, binding: Binding, address: str) -> tuple[int, socket.socket | None]:
+    def _hosts(self, binding: Binding) -> list[str]:
+        """The host addresses of a binding; on a host without IPv6 it is on IPv4 alone, as with dockerd."""
+        if not binding.both:
+            return [binding.host_ip]
+        if self._ipv6 is None:
+            self._ipv6 = _has_ipv6()
+        return [binding.host_ip, "::"] if self._ipv6 else [binding.host_ip]
+
+    def _take(self, binding: Binding, hosts: list[str], address: str) -> tuple[int, socket.socket | None]:
         if binding.host_high == 0:
-            return self._take_any(binding)
+            return self._take_any(binding, hosts)
         failure: System | None = None
         for port in range(binding.host_low, binding.host_high + 1):
             try:
-                return port, self._try(binding, port, address)
+                return port, self._try(binding, hosts, port, address)
             except System as error:
                 failure = failure or error
         if binding.host_low != binding.host_high:
@@ -93,27 +107,33 @@ class PortMapper:
         assert failure is not None
         raise failure
 
-    def _try(self, binding: Binding, port: int, address: str) -> socket.socket | None:
-        if self._taken(binding, port):
-            raise System(f"Bind for {binding.host_ip}:{port} failed: port is already allocated")
+    def _try(self, binding: Binding, hosts: list[str], port: int, address: str) -> socket.socket | None:
+        for host in hosts:
+            if self._taken(binding.protocol, host, port):
+                raise System(f"Bind for {host}:{port} failed: port is already allocated")
+        host = ""
         try:
-            return _bind(binding.protocol, binding.host_ip, port)
+            for host in reversed(hosts):
+                sock = _bind(binding.protocol, host, port)
         except OSError as error:
             reason = _GO_TEXTS.get(error.errno or 0, str(error.strerror).lower())
-            what = f"{binding.host_ip}:{port}:{address}:{binding.container_port}/{binding.protocol}"
+            shown = f"[{host}]" if ":" in host else host
+            what = f"{shown}:{port}:{address}:{binding.container_port}/{binding.protocol}"
             raise System(f"failed to bind host port for {what}: {reason}") from error
+        return sock
 
-    def _take_any(self, binding: Binding) -> tuple[int, socket.socket | None]:
+    def _take_any(self, binding: Binding, hosts: list[str]) -> tuple[int, socket.socket | None]:
         """The next ephemeral port that is free, cyclically, so that a port is not reused at once."""
         low, high = self._ephemeral = self._ephemeral or ephemeral_range()
         count = high - low + 1
         start = self._next.get(binding.protocol, low)
         for step in range(count):
             port = low + (start - low + step) % count
-            if self._taken(binding, port):
+            if any(self._taken(binding.protocol, host, port) for host in hosts):
                 continue
             try:
-                sock = _bind(binding.protocol, binding.host_ip, port)
+                for host in reversed(hosts):
+                    sock = _bind(binding.protocol, host, port)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     continue
@@ -122,10 +142,11 @@ class PortMapper:
             return port, sock
         raise System("all ports are allocated")
 
-    def _taken(self, binding: Binding, port: int) -> bool:
-        sql = "SELECT host_ip FROM network_ports WHERE protocol = ? AND port = ?"
-        rows = self._db.query(sql, (binding.protocol, port))
-        return any("0.0.0.0" in (ip, binding.host_ip) or ip == binding.host_ip for (ip,) in rows)
+    def _taken(self, protocol: str, host_ip: str, port: int) -> bool:
+        rows = self._db.query("SELECT host_ip FROM network_ports WHERE protocol = ? AND port = ?", (protocol, port))
+        every = "::" if ":" in host_ip else "0.0.0.0"
+        held = [ip for (ip,) in rows if (":" in ip) == (":" in host_ip)]
+        return any(every in (ip, host_ip) or ip == host_ip for ip in held)
 
 
 def _freedom(binding: Binding) -> int:
@@ -141,8 +162,24 @@ _GO_TEXTS = {
 }
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def _bind(protocol: str, host_ip: str, port: int) -> socket.socket | None:
-    """A bound socket, or None where the kernel has no sockets of this protocol (sctp is a module)."""
+    """A bound socket; None for IPv6, whose port is only tried, and where the kernel has no sctp (a module)."""
+    if ":" in host_ip:
+        with socket.socket(socket.AF_INET6, _KINDS[protocol][0] | socket.SOCK_CLOEXEC) as sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if protocol == "tcp":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host_ip, port))
+        return None
     kind, number = _KINDS[protocol]
     try:
         sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, number)
