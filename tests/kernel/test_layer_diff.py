@@ -108,6 +108,21 @@ def test_the_layer_of_the_changes_is_the_snapshot(driver: str, seed: int) -> Non
         assert changed <= {name for name, kind in listed.items() if kind == 0}
 
 
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_what_is_written_in_the_second_that_a_layer_tells(driver: str) -> None:
+    """A layer keeps whole seconds: a file of the same size, written a moment later, is read."""
+    second = 1_700_000_000
+    base = pack(*(member(name, content=b"old", mtime=second) for name in ("changed", "again", "left")))
+    with stores(driver) as made:
+        asyncio.run(made.snapshotter.prepare(KEY, asyncio.run(made.layers(base))))
+        with mounted(made.snapshotter.mount(KEY)) as path:
+            for name, content in (("changed", "new"), ("again", "old")):
+                with open(f"{path}/{name}", "w") as file:
+                    file.write(content)
+                os.utime(f"{path}/{name}", ns=(second * 10**9 + 5,) * 2)
+        assert asyncio.run(made.snapshotter.changes(KEY)) == [(0, "/changed")]
+
+
 def _place(name: str, entry: tuple[Any, ...]) -> bool:
     """A place to mount on, which every container has and no layer of changes."""
     return name.split("/")[0] in ("dev", "proc", "sys", "etc", ".dockerenv")

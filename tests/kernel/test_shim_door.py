@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -204,13 +205,17 @@ def test_who_adopts_takes_the_place_of_the_one_before(bench: Bench) -> None:
     request = bench.request("sleep", "1000", generation=2)
 
     async def body(driver: Driver) -> None:
-        first = await driver.start(request, Hooks())
-        second = await driver.adopt(request.id, 2, Hooks())
-        assert second is not None
-        assert second.pid in await second.pids()
-        # The first sees its connection end, and takes the container for dead: that is what a second engine would mean.
-        await asyncio.wait_for(asyncio.shield(first.exit), DEADLINE)
-        await ended(second)
+        life = await driver.start(request, Hooks())
+        other = Guest(bench, request, adopt(2))
+        assert await other.hears() is not None
+        # The driver takes its connection up again, and the other one is the one before.
+        async with asyncio.timeout(DEADLINE):
+            while await other.hears() is not None:
+                continue
+        other.close()
+        assert life.pid in await life.pids()
+        await life.signal(signal.SIGKILL)
+        assert (await ended(life)).exit_code == 137
 
     run(bench, body)
     bench.assert_nothing_of(request)

@@ -1,8 +1,9 @@
 """What a container's tree has that the layers below have not: `docker diff`, and the archive of `docker commit`.
 
 The tree is either an overlay's upper directory (deletions are character devices 0:0, emptied directories opaque) or a
-whole copy (vfs).  Two files are the same when what stat(2) says of them is, times to what the coarser of both keeps,
-and their extended attributes: whoever sets a time back after a change of the content hides it, as from dockerd.
+whole copy (vfs).  Two files are the same when what stat(2) says of them is, and their extended attributes.  Times are
+compared to what the coarser of both keeps, a second for most layers; what may have been written in that second, and
+what an overlay has copied up, is read.  In a whole copy, who sets a time back after a change of the content hides it.
 """
 
 import os
@@ -207,7 +208,8 @@ class _Comparison:
             told = self._exact or not _ours(path, status)
         else:
             told = _differ(status, before) or _attributes(new, name, status) != _attributes(old, name, before)
-            told = told or (self._exact and not _one(new, old, name, status, before))
+            if not told and (self._exact or self._overlay or status.st_mtime_ns != before.st_mtime_ns):
+                told = not _one(new, old, name, status, before, self._exact)
         if told:
             self._tell(ADDED if before is None else MODIFIED, path, new, name)
         if stat.S_ISDIR(status.st_mode):
@@ -257,20 +259,29 @@ def _differ(one: os.stat_result, other: os.stat_result) -> bool:
     return first[0] != second[0] or (first[1] != second[1] and bool(first[1]) and bool(second[1]))
 
 
-def _one(new: int, old: int | None, name: bytes, status: os.stat_result, before: os.stat_result) -> bool:
+def _one(new: int, old: int | None, name: bytes, status: os.stat_result, before: os.stat_result, exact: bool) -> bool:
     """Whether files of which stat(2) says the same are the same: one file in both trees, or the same content.
 
-    Links to one file that have been copied up are another file than before, with all its names.
+    exact: the trees are views of the same layers.  Links to one file that have been copied up are another file than
+    before, with all its names.
     """
-    if stat.S_ISDIR(status.st_mode) or status.st_ino == before.st_ino:
+    if stat.S_ISDIR(status.st_mode) or (exact and status.st_ino == before.st_ino):
         return True
     if stat.S_ISLNK(status.st_mode):
         return os.readlink(name, dir_fd=new) == os.readlink(name, dir_fd=old)
     if not stat.S_ISREG(status.st_mode):
         return True
-    if status.st_nlink > 1:
+    if exact and status.st_nlink > 1:
         return False
-    one, other = os.open(name, _READ, dir_fd=new), os.open(name, _READ, dir_fd=old)
+    return _same_content(new, old, name)
+
+
+def _same_content(new: int, old: int | None, name: bytes) -> bool:
+    try:
+        one = os.open(name, _READ, dir_fd=new)
+    except FileNotFoundError:
+        return True  # a container that runs has removed it meanwhile
+    other = os.open(name, _READ, dir_fd=old)
     try:
         while (data := os.read(one, _CHUNK)) == os.read(other, _CHUNK):
             if not data:
