@@ -19,6 +19,7 @@ from boxwright.execdriver.running import (
     attach_options,
     clean_up,
 )
+from boxwright.execdriver.turns import Turn, Turns
 from boxwright.execdriver.waiting import NOTHING, Waiting
 from boxwright.launcher import outside, protocol
 from boxwright.launcher.client import Launcher
@@ -48,6 +49,7 @@ class NativeDriver:
         self._waiting = Waiting(self._launcher, parent, usual or NOTHING)
         self._sockets = f"{exec_root}/shims"
         os.makedirs(self._sockets, 0o700, exist_ok=True)
+        self._turns = Turns()
         self._lives: set[NativeRunning] = set()
         self._foreign: set[ForeignRunning] = set()
 
@@ -64,7 +66,9 @@ class NativeDriver:
     async def start(self, request: StartRequest, hooks: Hooks) -> "NativeRunning":
         """See `execdriver.Driver`."""
         self._waiting.begin()
+        turn: Turn | None = None
         try:
+            turn = await self._turns.turn()
             try:
                 return await self._start(request, hooks)
             except Died as death:
@@ -78,6 +82,8 @@ class NativeDriver:
         finally:
             protocol.close_all(a.fd for a in request.attach)
             self._waiting.end()
+            if turn is not None:
+                turn.end()
 
     async def _start(self, request: StartRequest, hooks: Hooks, anew: bool = False) -> "NativeRunning":
         """anew: in a shim that is forked now."""

@@ -21,7 +21,8 @@ from boxwright.launcher.client import Launcher
 from boxwright.launcher.packets import adopt
 from boxwright.libcontainer import cgroups
 
-QUIET_SECONDS = 0.002  # without a start, then a shim is forked in advance
+QUIET_SECONDS = 0.0002  # without a start, then a shim is forked in advance
+LULL_SECONDS = 0.002  # the same in a burst, whose starts would have to share the processors with it
 SWEEP_SECONDS = 1.0  # after one has died: its first process dies with it, but not in the same moment
 END_SECONDS = 10.0
 WARM_SECONDS = 1.0  # after the last start
@@ -149,7 +150,8 @@ class Waiting:
     def _ask_later(self) -> None:
         if self._quiet is not None:
             self._quiet.cancel()
-        self._quiet = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._begin_task, self._ask)
+        wait = QUIET_SECONDS if self._cooling is None else LULL_SECONDS
+        self._quiet = asyncio.get_running_loop().call_later(wait, self._begin_task, self._ask)
 
     def _begin_task(self, work: Any) -> None:
         if self._task is not None:
