@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+import zstandard
 from support import builds
 from support.engine import Engine
 
@@ -20,6 +21,8 @@ PEER = "BOXWRIGHT_PEER" in os.environ
 
 def packed(compression: str, **files: str) -> bytes:
     out = io.BytesIO()
+    if compression == "zst":
+        return zstandard.compress(packed("", **files))
     with tarfile.open(fileobj=out, mode=f"w:{compression}") as tar:  # type: ignore[call-overload]
         for name, content in files.items():
             info = tarfile.TarInfo(f"in/{name}")
@@ -31,7 +34,7 @@ def packed(compression: str, **files: str) -> bytes:
 FILES: dict[str, Any] = {
     "a.txt": "A", "b.txt": "B", "c.md": "C", "d/": "", "d/one": "1", "d/sub/": "", "d/sub/two": "2", "d/x.txt": "X",
     "link": "-> a.txt", ".hidden": "H", "links/": "", "links/l": "-> ../a.txt", "with space": "S", "odd[1].txt": "O", "plain.tar": packed("", f="tar"), "t.tar.gz": packed("gz", f="gz"),
-    "t.tar.bz2": packed("bz2", f="bz2"), "t.tar.xz": packed("xz", f="xz"), "not.tar.gz": "no archive",
+    "t.tar.zst": packed("zst", f="zst"), "t.tar.bz2": packed("bz2", f="bz2"), "t.tar.xz": packed("xz", f="xz"), "not.tar.gz": "no archive",
     "passwd": "root:x:0:0::/:/bin/sh\nweb:x:33:44::/:/bin/sh\n", "group": "root:x:0:\nweb:x:44:\nstaff:x:50:\n",
 }  # fmt: skip
 
@@ -210,6 +213,38 @@ ROWS: dict[str, Row] = {
     "stopsignal, a number": Row("STOPSIGNAL 9", None, {"StopSignal": "9"}),
     "healthcheck, the last one": Row("HEALTHCHECK CMD a\nHEALTHCHECK --start-interval=2s CMD b", None,
                                      {"Healthcheck": {"Test": ["CMD-SHELL", "b"], "StartInterval": 2 * 10**9}}, later=True),
+    "blanks in a continued line": Row('RUN printf %s "\\\n     hello\\\n     world" > /x', ("tr ' ' _ < /x", "_____hello_____world")),
+    "env, old form of what looks like the new one": Row("ENV ONE TWO= THREE=world", ("echo \"$ONE\"", "TWO= THREE=world")),
+    "env, escaped patterns": Row("ENV P=a*b*c\nENV A=${P#a\\*} B=${P//\\*/-}", ("echo \"$A $B\"", "b*c a-b-c"), later=True),
+    "env, words of other variables": Row("ENV P=x.tar.gz S=.gz D=\nENV A=${P%$S} B=${D:-${P%%.*}}", ("echo $A $B", "x.tar x"), later=True),
+    "run, document to a shell": Row("RUN <<E ash\nset -e\necho 1 > /x\nE", ("cat /x", "1"), later=True),
+    "run, document in another shell": Row('SHELL ["/bin/busybox", "ash", "-ec"]\nRUN <<E\necho $0 > /x\nE', ("cat /x", "ash"), later=True),
+    "run, cache that begins with files": Row(
+        "FROM busybox AS s\nRUN mkdir -p /o/sub && echo 1 > /o/sub/f && chown 5 /o/sub/f\nFROM busybox\n"
+        "RUN --mount=type=cache,id=begun,from=s,source=/o,target=/c cat /c/sub/f > /x; stat -c %u /c/sub/f >> /x; echo 2 > /c/g\n"
+        "RUN --mount=type=cache,id=begun,from=s,source=o,target=/c cat /c/g >> /x", ("cat /x; ls /c", "1\n5\n2"), later=True),
+    "run, cache that begins with an image": Row(
+        "RUN --mount=type=cache,from=busybox:latest,target=/c,mode=0711 ls /c/bin/busybox > /x; stat -c %a /c >> /x", ("cat /x", "/c/bin/busybox\n711"), later=True),
+    "run, mount of a name with a comma": Row('RUN mkdir "/a,b"\nRUN --mount=type=tmpfs,\\"target=/a,b\\" touch /a,b/f; grep -c " /a,b tmpfs" /proc/mounts > /n',
+                                             ("cat /n; ls /a,b", "1"), later=True),
+    "copy with a symbolic mode": Row("COPY --chmod=u=rwX,go=rX d /x\nCOPY --chmod=+x a.txt /y\nARG M=g=u,o=\nCOPY --chmod=$M a.txt /z",
+                                     ("stat -c %a /x /x/one /x/sub /y /z", "755\n644\n755\n755\n660"), later=True),
+    "copy, document with a symbolic mode": Row("COPY --chmod=a+x,u+s <<E /x\n1\nE", ("stat -c %a /x", "4755"), later=True),
+    "add an archive with a symbolic mode": Row("ADD --chmod=go-rwx plain.tar /x", ("stat -c %a /x/in/f", "600"), later=True),
+    "copy, parents behind a pivot": Row("COPY --parents ./d/./sub/* d/./*.txt /p/", ("find /p -type f | sort", "/p/sub/two\n/p/x.txt"), later=True),
+    "copy, parents at any depth": Row("COPY --parents ./d/**/two ./d/./**/*.txt l**/* /p/", ("find /p ! -type d | sort", "/p/d/sub/two\n/p/links/l\n/p/x.txt"),
+                                      later=True),
+    "copy, parents of a stage": Row("FROM busybox AS s\nRUN mkdir -p /a/b/c && touch /a/b/c/f\nFROM busybox\nCOPY --parents --from=s /a/./b/c/* /p/",
+                                    ("find /p -type f", "/p/b/c/f"), later=True),
+    "copy, exclude of wildcards": Row("COPY --exclude=b* --exclude=odd* *.txt /x/", ("ls /x", "a.txt"), later=True),
+    "add a zstd archive": Row("ADD t.tar.zst /x", ("cat /x/in/f", "zst"), later=True),
+    "label, quotes": Row("ENV A=1\nLABEL a=\"x \\\"y\\\" $A\" b='$A' c=x\\ y \"d.e\"=f", None, {"Labels": {"a": 'x "y" 1', "b": "$A", "c": "x y", "d.e": "f"}}),
+    "expose, a range of variables": Row("ENV A=80 B=82\nEXPOSE $A-$B/udp", None, {"ExposedPorts": {f"{n}/udp": {} for n in (80, 81, 82)}}),
+    "volume, a list with variables": Row('ENV A=a\nVOLUME ["/$A", "/b/${A}"]', None, {"Volumes": {"/a": {}, "/b/a": {}}}),
+    "workdir with what is not set": Row("ENV D=/path\nWORKDIR $D/$NAME", ("pwd", "/path")),
+    "user, a name and a group's": Row("COPY passwd group /etc/\nUSER web:staff", ("id -u; id -g", "33\n50"), {"User": "web:staff"}),
+    "stopsignal without SIG": Row("STOPSIGNAL KILL", None, {"StopSignal": "KILL"}),
+    "healthcheck, tabs and no retries": Row("HEALTHCHECK --retries=0\tCMD\ta", None, {"Healthcheck": {"Test": ["CMD-SHELL", "a"]}}),
     "onbuild of any form": Row('ONBUILD COPY --chown=5 ["a b", "/x"]\nONBUILD RUN <<E\necho\nE', None,
                                {"OnBuild": ['COPY --chown=5 ["a b", "/x"]', "RUN <<E\necho\nE"]}, later=True),
 }  # fmt: skip
@@ -256,7 +291,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     "copy of a directory over a file": ("RUN touch /x\nCOPY d /x", "cannot copy to non-directory: /x"),
     "copy from nowhere": ("COPY --from=localhost:1/no/such /a /b", "invalid from flag value localhost:1/no/such: "),
     "chown to nobody": ("COPY --chown=nobody-there a.txt /x", "unable to convert uid/gid chown string to host mapping: "),
-    "chmod of letters": ("COPY --chmod=u+x a.txt /x", "invalid chmod parameter: 'u+x'. it should be octal string and between 0 and 07777"),
+    "chmod of letters": ("COPY --chmod=u+q a.txt /x", "invalid chmod parameter: 'u+q'. it should be octal string and between 0 and 07777"),
+    "chmod of too much": ("COPY --chmod=17777 a.txt /x", "invalid chmod parameter: '17777'. it should be octal string and between 0 and 07777"),
+    "device": ("RUN --device=vendor.com/class=x true", "unknown flag: --device"),
+    "a cache's source": ("RUN --mount=type=cache,target=/c,source=/x true", "the source of a cache mount is a path in its from, which is missing"),
+    "a cache of a file": ("RUN --mount=type=cache,target=/c,from=busybox,source=/bin/busybox true", "the source of a cache mount is no directory"),
+    "parents of nothing": ("COPY --parents **/nope* /x/", "COPY failed: no source files were specified"),
     "env without a value": ("ENV A", "dockerfile parse error on line 2: ENV must have two arguments"),
     "env without =": ("ENV A=1 B", "dockerfile parse error on line 2: Syntax error - can't find = in \"B\". Must be of the form: name=value"),
     "substitution": ("ENV A=${B", "missing '}'"),
@@ -323,6 +363,47 @@ def test_triggers_of_a_base(engine: Engine, build: Builder) -> None:
     assert engine.ok("run", "--rm", built.image, "cat", "/y") == "A"
     assert not builds.config(engine, built.image)["Config"].get("OnBuild")
     engine.ok("rmi", "-f", "triggers:1")
+
+
+def test_triggers_that_need_a_stage(engine: Engine, build: Builder) -> None:
+    """Nothing in the Dockerfile itself needs `two`, whether it is told before or after the stage that has the triggers."""
+    base = builds.archive({}, "FROM busybox\nONBUILD COPY --from=two /x /y\n")
+    builds.by_docker_py(engine, base, tag="triggers:3")
+    stages = "FROM busybox AS one\nRUN echo 1 > /x\nFROM one AS two\nRUN echo 2 >> /x\n"
+    built = build(engine, builds.archive({}, f"{stages}FROM triggers:3\nENV A=1\n"))
+    assert built.image and engine.ok("run", "--rm", built.image, "cat", "/y") == "1\n2", built
+    late = (
+        f"FROM busybox AS zero\nRUN echo 0 > /0\n{stages}FROM triggers:3 AS third\nFROM zero\nCOPY --from=third /y /z\n"
+    )
+    built = build(engine, builds.archive({}, late))
+    assert built.image and engine.ok("run", "--rm", built.image, "cat", "/z") == "1\n2", built
+    engine.ok("rmi", "-f", "triggers:3")
+
+
+@pytest.mark.skipif(PEER, reason="BuildKit's")
+def test_arguments_that_are_built_in(engine: Engine) -> None:
+    names = {
+        "BUILDKIT_SANDBOX_HOSTNAME": "sandy", "BUILDKIT_CACHE_MOUNT_NS": "apart", "BUILDKIT_SYNTAX": "x", "BUILDKIT_INLINE_CACHE": "1",
+        "BUILDKIT_MULTI_PLATFORM": "1", "http_proxy": "http://proxy.invalid",
+    }  # fmt: skip
+    text = "FROM busybox\nRUN --mount=type=cache,id=ns,target=/c hostname > /x; echo $http_proxy >> /x; ls /c >> /x; touch /c/f\n"
+    builds.by_docker_py(engine, builds.archive({}, text))
+    built = builds.by_docker_py(engine, builds.archive({}, text), buildargs=names, nocache=True)
+    assert engine.ok("run", "--rm", built.image, "cat", "/x") == "sandy\nhttp://proxy.invalid", built
+    assert "not consumed" not in built.said and "proxy" not in engine.ok("history", "--no-trunc", built.image).replace(
+        "$http_proxy", ""
+    )
+
+
+def test_stages_with_much_to_say(engine: Engine) -> None:
+    """Those that wait until they are told do not keep the places that the stages before them need."""
+    noise = "RUN tr '\\0' x < /dev/zero | head -c 1500000\n"
+    count = (os.cpu_count() or 1) + 1
+    text = "FROM busybox AS a\nRUN echo 1 > /x\nFROM busybox AS b\nCOPY --from=a /x /x\n"
+    text += "".join(f"FROM busybox AS n{number}\nRUN echo {number}\n{noise}" for number in range(count))
+    text += "FROM b\n" + "".join(f"COPY --from=n{number} /etc/group /n{number}\n" for number in range(count))
+    built = builds.by_docker_py(engine, builds.archive({}, text), nocache=True)
+    assert built.image and built.said.count("x") >= 1_500_000 * count, built.error
 
 
 @pytest.mark.skipif(PEER, reason="syntax of a later version")

@@ -590,7 +590,7 @@ DEFENCES = (
     ),
     Defence(
         "builds", "a Dockerfile is a regular file of the context",
-        (Change("storage/building.py", "data = inroot.read_bounded(root, name, _LARGEST_DOCKERFILE)",
+        (Change("storage/contexts.py", "data = inroot.read_bounded(root, name, _LARGEST_DOCKERFILE)",
                 "data = os.read(os.open(name, os.O_RDONLY, dir_fd=root), _LARGEST_DOCKERFILE)"),),
         (BUILDS + "test_build_hostile.py::test_a_dockerfile_that_is_something_else",),
     ),

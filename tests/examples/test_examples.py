@@ -113,5 +113,6 @@ def test_postgresql(debian: Engine) -> None:
 
 def test_everything_again_from_the_cache(debian: Engine) -> None:
     for name in ("redis", "nginx", "python", "postgresql"):
+        build(debian, f"{name}-example", EXAMPLES / name, "--build-arg", "BASE=debian-example")
         said = debian.ok("build", "--build-arg", "BASE=debian-example", str(EXAMPLES / name), env=CLASSIC)
         assert " ---> Running in" not in said, os.linesep.join(said.splitlines()[-20:])

@@ -11,6 +11,15 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PREDEFINED = frozenset((*_PROXIES, *map(str.lower, _PROXIES)))
 EPOCH = "SOURCE_DATE_EPOCH"
 KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"  # "1": a context that is a Git repository has its .git, too
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"  # of the containers of RUN
+CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"  # cache mounts of builds with another one are others
+# Those that nobody has to declare; the ones that are not named above change nothing here.
+_BUILT_IN = frozenset(
+    {
+        EPOCH, KEEP_GIT_DIR, HOSTNAME, CACHE_NAMESPACE, "BUILDKIT_BUILD_NAME", "BUILDKIT_GIT_ADVICE",
+        "BUILDKIT_INLINE_CACHE", "BUILDKIT_MULTI_PLATFORM", "BUILDKIT_SYNTAX",
+    }
+)  # fmt: skip
 
 
 class Global:
@@ -49,7 +58,7 @@ class Global:
 
     def unused(self) -> list[str]:
         """Names that the request gives and nobody has asked for."""
-        return sorted(set(self.given) - self.used - PREDEFINED - {EPOCH, KEEP_GIT_DIR} - set(self.platform))
+        return sorted(set(self.given) - self.used - PREDEFINED - _BUILT_IN - set(self.platform))
 
 
 class Scope:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from boxwright.builder import context, copying, metadata, running, sources, squashing, steps
@@ -59,7 +59,8 @@ async def build(
             kept.enter_context(eng.images.hold(image.id))
         cache = Cache(eng.db, eng.images, held, restricted=bool(options.cache_from))
         work = steps.Work(eng, options, dockerfile, arguments, found, cache, caches, {}, epoch, kept)
-        built, base = await _Stages(work, plan, console).run()
+        every = stages.everything(dockerfile, arguments.variables, options.target)
+        built, base = await _Stages(work, plan, every, console).run()
         if built is None:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
         if options.squash:
@@ -100,10 +101,14 @@ def _literal(text: str, escape: str) -> str:
 
 
 class _Stages:
-    """The stages of one build: each starts when those that it needs are done, and is told when those before it are."""
+    """The stages of one build: each starts when those that it needs are done, and is told when those before it are.
 
-    def __init__(self, work: Work, plan: list[stages.Planned], console: Console) -> None:
-        self._work, self._plan, self._console = work, plan, console
+    every: those that nothing in the Dockerfile needs, too: the triggers of a base may.
+    """
+
+    def __init__(self, work: Work, plan: list[stages.Planned], every: list[stages.Planned], console: Console) -> None:
+        self._work, self._plan, self._every, self._console = work, plan, every, console
+        self._group = asyncio.TaskGroup()
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._total = len(work.dockerfile.arguments) + sum(1 + len(planned.stage.instructions) for planned in plan)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -117,12 +122,11 @@ class _Stages:
             count += 1
             await self._console.say(f"Step {count}/{self._total} : {instruction.line.original}\n")
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._group:
                 for planned in self._plan:
-                    number = planned.stage.number
-                    self._tasks[number] = group.create_task(self._stage(planned, count))
+                    self._begin_task(planned, count)
                     count += 1 + len(planned.stage.instructions)
-                for planned in self._plan:
+                for planned in self._plan:  # which becomes longer when triggers ask for more
                     await self._voices[planned.stage.number].take_turn()
                     await asyncio.wait([self._tasks[planned.stage.number]])
         except* Exception as problems:
@@ -130,13 +134,48 @@ class _Stages:
         number = self._plan[-1].stage.number
         return self._work.results[number].image, self._bases[number]
 
+    def _begin_task(self, planned: stages.Planned, count: int) -> None:
+        self._tasks[planned.stage.number] = self._group.create_task(self._stage(planned, count))
+
+    async def _need(self, number: int, asking: stages.Planned) -> None:
+        """A trigger of the stage `asking` needs another one: wait until it is done, which nobody may have begun."""
+        if number not in self._tasks:
+            planned = self._every[number]
+            for more in planned.needs:
+                await self._need(more, asking)
+            voice = self._voices[number] = Voice(self._console)
+            if self._voices[asking.stage.number].has_turn:
+                await voice.take_turn()
+            else:
+                self._plan.insert(self._plan.index(asking), planned)
+            count = self._total
+            self._total += 1 + len(planned.stage.instructions)
+            self._begin_task(planned, count)
+        await self._tasks[number]
+
+    @asynccontextmanager
+    async def _place(self, voice: Voice) -> AsyncIterator[None]:
+        """One of the places for stages that run at once.  The stage that is told now needs none: those after it may
+        have so much to say that they keep theirs until they are told."""
+        taking = asyncio.ensure_future(self._room.acquire())
+        turn = asyncio.ensure_future(voice.turn())
+        try:
+            await asyncio.wait([taking, turn], return_when=asyncio.FIRST_COMPLETED)
+            yield
+        finally:
+            turn.cancel()
+            taking.cancel()
+            await asyncio.wait([taking])
+            if not taking.cancelled():
+                self._room.release()
+
     async def _stage(self, planned: stages.Planned, count: int) -> None:
         stage, voice = planned.stage, self._voices[planned.stage.number]
         for needed in planned.needs:
             await asyncio.wait([self._tasks[needed]])
             if needed not in self._work.results:
                 return  # it has failed, and says why
-        async with self._room:
+        async with self._place(voice):
             try:
                 await self._steps(planned, voice, count)
             except Exception:
@@ -177,6 +216,7 @@ class _Stages:
         if not triggers:
             return
         await voice.say(f"# Executing {len(triggers)} build trigger{'s' * (len(triggers) > 1)}\n")
+        number = planned.stage.number
         for text in triggers:
             try:
                 line = lines.single(text, "\\", planned.stage.line.number)
@@ -185,7 +225,9 @@ class _Stages:
                 instruction = of.parse(line, "\\")
             except Wrong as problem:
                 raise at(planned.stage.line.number, problem) from None
-            await self._instruction(planned.stage.number, state, instruction, voice)
+            for needed in sorted(stages.needs_of([instruction], self._work.dockerfile.stages[:number])):
+                await self._need(needed, planned)
+            await self._instruction(number, state, instruction, voice)
 
     async def _instruction(self, number: int, state: State, instruction: of.Instruction, voice: Voice) -> None:
         work, value = self._work, instruction.value

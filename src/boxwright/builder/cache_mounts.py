@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from boxwright.trees.measure import usage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from boxwright.builder.dockerfile.mounts import Mount
     from boxwright.engine.engine import Engine
 
+Fill = Callable[[int], Awaitable[None]]
 KIND = "exec.cachemount"
 _DIRECTORY = "build-cache"
 
@@ -27,24 +29,26 @@ class CacheMounts:
         self._eng = eng
         self._users: Counter[str] = Counter()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._making: dict[str, asyncio.Lock] = {}
         self._root = eng.config.path(_DIRECTORY)
         os.makedirs(self._root, 0o700, exist_ok=True)
         self._reconcile()
 
-    async def take(self, mount: Mount, target: str, undo: AsyncExitStack) -> str:
-        """The path of the directory, the caller's until `undo` runs.
+    async def take(self, mount: Mount, id: str, fill: Fill | None, undo: AsyncExitStack) -> str:
+        """The path of the directory that is called `id`, the caller's until `undo` runs.
 
         Shared: with others; locked: after others; private: another one, when somebody has it.
+        fill: puts the first files into a new one, given a descriptor; raises what it does, and then there is none.
         """
-        id = mount.id or target
         if mount.sharing == "locked":
             await undo.enter_async_context(self._locks.setdefault(id, asyncio.Lock()))
-        rows = self._eng.db.query("SELECT directory FROM build_mounts WHERE id = ? ORDER BY created", (id,))
-        names = [row[0] for row in rows]
-        if mount.sharing == "private":
-            names = [name for name in names if not self._users[name]]
-        name = names[0] if names else self._make(id, mount)
-        self._users[name] += 1
+        async with self._making.setdefault(id, asyncio.Lock()):
+            rows = self._eng.db.query("SELECT directory FROM build_mounts WHERE id = ? ORDER BY created", (id,))
+            names = [row[0] for row in rows]
+            if mount.sharing == "private":
+                names = [name for name in names if not self._users[name]]
+            name = names[0] if names else await self._make(id, mount, fill)
+            self._users[name] += 1
         undo.callback(self._release, name)
         self._eng.db.execute(
             "UPDATE build_mounts SET used = ?, uses = uses + 1 WHERE directory = ?", (int(time.time()), name)
@@ -91,13 +95,23 @@ class CacheMounts:
             freed += size
         return gone, freed
 
-    def _make(self, id: str, mount: Mount) -> str:
+    async def _make(self, id: str, mount: Mount, fill: Fill | None) -> str:
         """Directory first, then its row: what has no row is removed at the next start."""
         name = os.urandom(16).hex()
         path = f"{self._root}/{name}"
         os.mkdir(path, 0o700)
-        os.chown(path, mount.uid, mount.gid)
-        os.chmod(path, 0o755 if mount.mode < 0 else mount.mode & 0o7777)
+        try:
+            if fill is not None:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    await fill(fd)
+                finally:
+                    os.close(fd)
+            os.chown(path, mount.uid, mount.gid)
+            os.chmod(path, 0o755 if mount.mode < 0 else mount.mode & 0o7777)
+        except BaseException:
+            self._eng.trash.discard(path)
+            raise
         now = int(time.time())
         self._eng.db.execute("INSERT INTO build_mounts VALUES (?, ?, ?, ?, 0)", (name, id, now, now))
         return name

@@ -12,6 +12,7 @@ from boxwright.builder.dockerfile import expand
 from boxwright.builder.dockerfile.errors import Wrong
 from boxwright.errdefs import InvalidParameter
 from boxwright.images import download, spool
+from boxwright.storage import modes
 
 if TYPE_CHECKING:
     from boxwright.builder.dockerfile.instructions import Copy
@@ -104,12 +105,16 @@ def _destination(state: State, text: str) -> str:
     return f"{path.rstrip('/')}/" if into else path
 
 
-def _mode(text: str) -> int | None:
+def _mode(text: str) -> str | None:
     if not text:
         return None
-    if len(text) > 5 or not all(character in "01234567" for character in text) or int(text, 8) > 0o7777:
-        raise Wrong(f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")
-    return int(text, 8)
+    try:
+        modes.parse(text)
+    except ValueError:
+        raise Wrong(
+            f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777, or like u=rwX,go=rX"
+        ) from None
+    return text
 
 
 async def _items(work: Work, state: State, value: Copy, source: Any, where: list[int], undo: ExitStack) -> Items:

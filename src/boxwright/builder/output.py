@@ -36,6 +36,15 @@ class Voice:
         self._held: list[Message] = []
         self._size = 0
 
+    @property
+    def has_turn(self) -> bool:
+        """Whether what it says is passed on at once."""
+        return self._turn.is_set()
+
+    async def turn(self) -> None:
+        """Wait for it."""
+        await self._turn.wait()
+
     async def say(self, text: str) -> None:
         """Say a text."""
         if text and not self._console.quiet:

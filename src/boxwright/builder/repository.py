@@ -26,7 +26,7 @@ _LARGEST = 16 << 30
 _COPIES = 3
 _RESERVE = 256 << 20
 _BOOLEANS = {"": True, "1": True, "true": True, "0": False, "false": False}
-_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_COMMIT = re.compile(r"[0-9a-f]{1,64}")
 
 
 class Repository(NamedTuple):

@@ -12,9 +12,10 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from boxwright.builder import sources
+from boxwright.builder.arguments import CACHE_NAMESPACE
 from boxwright.builder.dockerfile.errors import Wrong
 from boxwright.builder.dockerfile.mounts import Mount, parse
-from boxwright.errdefs import InvalidParameter, NotImplemented_
+from boxwright.errdefs import InvalidParameter
 from boxwright.images import spool
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ async def prepare(
         if mount.kind == "tmpfs":
             tmpfs[target] = f"size={mount.size}" if mount.size >= 0 else ""
         elif mount.kind == "cache":
-            if mount.from_ or mount.source:
-                raise NotImplemented_("the from and source of a cache mount are not implemented yet by boxwright")
-            path = await work.caches.take(mount, target, undo)
+            path = await _cache(work, number, mount, target, voice, undo)
             binds.append(f"{path}:{target}{':ro' * mount.readonly}")
         elif mount.kind == "bind":
             path = await _copied(work, number, mount, voice, undo)
@@ -62,8 +61,24 @@ async def prepare(
     host_config.tmpfs = tmpfs or None
 
 
+async def _cache(work: Work, number: int, mount: Mount, target: str, voice: Voice, undo: AsyncExitStack) -> str:
+    """The directory of a cache; a new one begins with the files of `from`."""
+    id = mount.id or target
+    if namespace := work.arguments.given.get(CACHE_NAMESPACE):
+        id = f"{namespace}/{id}"
+    if not mount.from_:
+        return await work.caches.take(mount, id, None, undo)
+
+    async def fill(directory: int) -> None:
+        if await _unpack(work, number, mount, directory, voice, "mount") != "dir":
+            raise InvalidParameter("the source of a cache mount is no directory")
+
+    base = await digest(work, number, mount, voice)
+    return await work.caches.take(mount, f"{id} from {base}", fill, undo)
+
+
 async def digest(work: Work, number: int, mount: Mount, voice: Voice) -> str:
-    """The digest of what a bind mount shows."""
+    """The digest of the files that a bind mount shows, or that a cache begins with."""
     with spool.unnamed(work.eng.config.path("tmp")) as archive:
         return str((await _pack(work, number, mount, archive, False, voice))["digest"])
 
@@ -93,16 +108,25 @@ async def _copied(work: Work, number: int, mount: Mount, voice: Voice, undo: Asy
     path = _place(work, undo)
     fd = os.open(path, _DIRECTORY)
     try:
-        with spool.unnamed(work.eng.config.path("tmp")) as archive:
-            what = (await _pack(work, number, mount, archive, True, voice))["what"]
-            os.lseek(archive, 0, os.SEEK_SET)
-            args = {"kind": "", "part": None, "directory": "", "dockerfile": "", "ignored": ""}
-            await work.eng.jobs.run("build.context", args, [archive, fd])
+        what = await _unpack(work, number, mount, fd, voice)
     finally:
         os.close(fd)
     if what == "file":
         return await asyncio.to_thread(_only, f"{path}/mount")
     return f"{path}/mount"
+
+
+async def _unpack(work: Work, number: int, mount: Mount, fd: int, voice: Voice, directory: str = "") -> str:
+    """Put the source of a mount into an empty directory, as `mount`, or only what is in its `directory`.
+
+    Returns "file" or "dir".
+    """
+    with spool.unnamed(work.eng.config.path("tmp")) as archive:
+        what = str((await _pack(work, number, mount, archive, True, voice))["what"])
+        os.lseek(archive, 0, os.SEEK_SET)
+        args = {"kind": "", "part": None, "directory": directory, "dockerfile": "", "ignored": ""}
+        await work.eng.jobs.run("build.context", args, [archive, fd])
+    return what
 
 
 def _only(path: str) -> str:

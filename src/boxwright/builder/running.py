@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from boxwright.builder import leftovers, run_mounts, steps
+from boxwright.builder.arguments import HOSTNAME
 from boxwright.builder.cache import Step
 from boxwright.db import intents
 from boxwright.engine import attach, create, start, wait
@@ -50,7 +51,8 @@ async def run(work: Work, state: State, number: int, value: Run, voice: Voice) -
     marks = [f"|{len(counting)}", *(f"{name}={text}" for name, text in counting.items())] if counting else []
     mounts = [run_mounts.parse(text, state.word) for text in value.mounts]
     extra = [*(repr(mount) for mount in mounts), value.network, script, f"epoch={work.epoch}"]
-    extra += [await run_mounts.digest(work, number, mount, voice) for mount in mounts if mount.kind == "bind"]
+    sources = [mount for mount in mounts if mount.from_ or mount.kind == "bind"]
+    extra += [await run_mounts.digest(work, number, mount, voice) for mount in sources]
     step = Step(state, " ".join([*marks, *words]), extra)
     if await steps.from_cache(work, step, voice):
         return
@@ -67,6 +69,7 @@ async def run(work: Work, state: State, number: int, value: Run, voice: Voice) -
             cmd=words,
             entrypoint=[""],
             env=[*(state.config.env or []), *(f"{name}={text}" for name, text in everything.items())],
+            hostname=work.arguments.given.get(HOSTNAME, ""),
             attach_stdout=True,
             attach_stderr=True,
             healthcheck=HealthConfig(test=["NONE"]),

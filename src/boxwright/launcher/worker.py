@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from boxwright import errdefs
 from boxwright.launcher import jobfilter, protocol
 from boxwright.launcher.confine import Confinement
-from boxwright.storage import apply, building, copying, differences, repository
+from boxwright.storage import apply, building, contexts, copying, differences, repository
 from boxwright.volumes import copyup
 
 Function = Callable[[dict[str, Any], list[int], Confinement], dict[str, Any]]
@@ -48,7 +48,7 @@ JOBS: dict[str, Job] = {
     "container.read": Job(copying.read_archive, ("CAP_DAC_READ_SEARCH",)),
     "container.write": Job(copying.write_archive, _FILES),
     "build.repository": Job(repository.fetch, ()),
-    "build.context": Job(building.receive_context, _FILES),
+    "build.context": Job(contexts.receive_context, _FILES),
     "build.read": Job(building.read_file, ("CAP_DAC_READ_SEARCH",)),
     "build.find": Job(building.find_archives, ("CAP_DAC_READ_SEARCH",)),
     "build.layer": Job(building.write_layer, ("CAP_DAC_READ_SEARCH",)),

@@ -1,5 +1,4 @@
-"""Confined jobs of a build: the context is unpacked, a file of it is read, and COPY, ADD and WORKDIR become the archive
-of a layer.
+"""Confined jobs of a build: a file of a source is read, and COPY, ADD and WORKDIR become the archive of a layer.
 
 Nothing is written into an image's files: a layer is an archive that is made here, out of sources that are only read.
 Its names are those that the destination has below the image's root once every link of the image is followed.  The image
@@ -18,13 +17,11 @@ from boxwright.errdefs import InvalidParameter, NotFound, StepError
 from boxwright.libcontainer import users
 from boxwright.libcontainer.rootfs import make_rootfs
 from boxwright.linux import inroot
-from boxwright.storage import compression, ignore, tarstream
-from boxwright.storage.apply import decoded, write_all
+from boxwright.storage import compression, ignore, modes, tarstream
+from boxwright.storage.apply import write_all
 from boxwright.storage.lookup import matching, missing, resolve
-from boxwright.storage.placing import Placer
 from boxwright.storage.tarstream import Archive, Entry, Malformed
 from boxwright.storage.tarwriter import END, Described, Writer, described, header
-from boxwright.trees.trash import remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -35,147 +32,6 @@ _KINDS = {
     tarstream.REGULAR: b"0", tarstream.LINK: b"1", tarstream.SYMLINK: b"2", tarstream.CHARACTER: b"3",
     tarstream.BLOCK: b"4", tarstream.DIRECTORY: b"5", tarstream.FIFO: b"6",
 }  # fmt: skip
-
-
-def receive_context(args: Args, fds: list[int], confinement: Confinement) -> Args:
-    """Job `build.context`: unpack the archive fds[0], a regular file, into the directory fds[1].
-
-    args:
-        kind          of compression
-        part          [offset, size] of the archive in the file, None: all of it, from where the file is
-        directory     a path in the archive that becomes the context; "" all of it
-        dockerfile    its name, or ""
-        ignored       what .dockerignore is carried out on: "" nothing, "Dockerfile" that and itself, since clients have
-                      left out the rest, "all" everything
-    The Dockerfile is written to fds[2], when it is there.  Result: dockerfile (its size, -1 when there is none).
-    Raises InvalidParameter for a broken archive and for a directory that is none.
-    """
-    source, target, *out = fds
-    if args["kind"]:
-        readinto = decoded(args["kind"], source, confinement)
-    elif args["part"]:
-        readinto = _part(source, *args["part"])
-    else:
-        readinto = lambda view: os.readv(source, [view])  # noqa: E731
-    root = confinement.enter(target)
-    archive = Archive(readinto, lambda count: _pass_over(readinto, count))
-    try:
-        Placer(root, "/", False, None, lambda fd: False).run(archive)
-        archive.finish()
-    except Malformed as error:
-        raise InvalidParameter(f"archive/tar: {error}") from error
-    if args["directory"]:
-        _keep_only(root, str(args["directory"]))
-    size = _dockerfile(root, str(args["dockerfile"]), out[0]) if args["dockerfile"] else -1
-    if args["ignored"]:
-        _leave_out(root, str(args["dockerfile"]), args["ignored"] == "all")
-    return {"dockerfile": size}
-
-
-def _part(fd: int, offset: int, size: int) -> Callable[[memoryview], int]:
-    end = offset + size
-
-    def readinto(view: memoryview) -> int:
-        nonlocal offset
-        count = os.preadv(fd, [view[: end - offset]], offset)
-        offset += count
-        return count
-
-    return readinto
-
-
-def _keep_only(root: int, path: str) -> None:
-    """Make what is in a directory of the tree all that the tree has."""
-    try:
-        parts, kind = resolve(root, path)
-    except NotADirectoryError:
-        kind = "file"
-    if kind != "directory":
-        what = "not a directory" if kind else "no such directory"
-        raise InvalidParameter(f"error setting git context, {what}: {path[:200]}")
-    if not parts:
-        return
-    head = inroot.open_in_root(root, "/".join(map(os.fsdecode, parts[:-1])) or "/", os.O_RDONLY | os.O_DIRECTORY)
-    kept = os.urandom(16).hex()
-    os.rename(parts[-1], kept, src_dir_fd=head, dst_dir_fd=root)
-    os.close(head)
-    for name in os.listdir(root):
-        if name != kept:
-            remove_tree(root, name)
-    fd = os.open(kept, _DIRECTORY, dir_fd=root)
-    for name in os.listdir(fd):
-        os.rename(name, name, src_dir_fd=fd, dst_dir_fd=root)
-    os.close(fd)
-    os.rmdir(kept, dir_fd=root)
-
-
-def _dockerfile(root: int, path: str, out: int) -> int:
-    for name in (path, path.lower()) if path == "Dockerfile" else (path,):
-        try:
-            data = inroot.read_bounded(root, name, _LARGEST_DOCKERFILE)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            if error.errno == errno.EFBIG:
-                raise InvalidParameter(f"the Dockerfile is larger than {_LARGEST_DOCKERFILE} bytes") from None
-            raise InvalidParameter(f"failed to read dockerfile {name}: {error.strerror}") from None
-        write_all(out, memoryview(data))
-        return len(data)
-    return -1
-
-
-_LARGEST_DOCKERFILE = 2 << 20
-
-
-def _leave_out(root: int, dockerfile: str, everything: bool) -> None:
-    """Carry out the context's .dockerignore."""
-    try:
-        lines = ignore.read(inroot.read_bounded(root, ".dockerignore", ignore.LARGEST))
-        patterns = ignore.Patterns(lines)
-    except FileNotFoundError:
-        return
-    except ignore.BadPattern as error:
-        raise InvalidParameter(f"failed to parse .dockerignore: {error}") from error
-    except OSError as error:
-        raise InvalidParameter(f"failed to read .dockerignore: {error.strerror}") from error
-    if everything:
-        _prune(root, "", patterns, _DEEPEST)
-        return
-    for path in (ignore.clean(dockerfile), ".dockerignore"):
-        if patterns.match(path):
-            head, _, name = path.rpartition("/")
-            try:
-                parent = inroot.open_in_root(root, head or "/", os.O_RDONLY | os.O_DIRECTORY)
-            except OSError:
-                continue
-            remove_tree(parent, name)
-            os.close(parent)
-
-
-def _prune(directory: int, path: str, patterns: ignore.Patterns, depth: int) -> None:
-    for name in sorted(os.listdir(directory)):
-        below = f"{path}/{name}" if path else name
-        out = patterns.match(below)
-        if out and not patterns.has_exceptions:
-            remove_tree(directory, name)
-            continue
-        try:
-            child = os.open(name, _DIRECTORY, dir_fd=directory)
-        except (NotADirectoryError, OSError):
-            if out:
-                remove_tree(directory, name)
-            continue
-        try:
-            if not depth:
-                raise InvalidParameter(f"the tree is too deep: {below[:200]}")
-            _prune(child, below, patterns, depth - 1)
-        finally:
-            os.close(child)
-        if out:
-            try:
-                os.rmdir(name, dir_fd=directory)
-            except OSError:
-                pass  # something in it stays
 
 
 def read_file(args: Args, fds: list[int], confinement: Confinement) -> Args:
@@ -244,7 +100,7 @@ def write_layer(args: Args, fds: list[int], confinement: Confinement) -> Args:
                   {"kind": "file", "name", "mode", "mtime"}: the file fds[n], in order
                   {"kind": "archive"}: the members of the tar archive fds[n], in order
                   {"kind": "directory"}: what is in the directory fds[n], in order
-        destination, parents, excludes, chmod (or None), now (seconds)
+        destination, parents, excludes, chmod (see `modes.py`, or None), now (seconds)
         owner     "user:group", None for root; keep: what the sources say instead
         instruction   COPY or ADD, for errors
     Result: digest (of everything but times), what ("file", "dir" or "multi"), empty (whether the layer has nothing).
@@ -301,7 +157,7 @@ class _Layer:
         self._image = image
         self._owner = (0, 0) if owner is None else owner
         self._keep_owner = bool(args["keep"]) and owner is None
-        self._chmod = None if args["chmod"] is None else int(args["chmod"])
+        self._chmod = modes.parse(str(args["chmod"])) if args["chmod"] else None
         self._excludes = _patterns(args["excludes"])
         self._hash = hashlib.sha256()
         self._out = out
@@ -350,8 +206,22 @@ class _Layer:
             if item["kind"] != "tree":
                 found.append(item)
                 continue
-            paths = matching(tree, str(item["path"]), str(self._args["instruction"]))
+            paths = self._matching(tree, str(item["path"]))
             found += [{"kind": "tree", "path": path} for path in paths]
+        return found
+
+    def _matching(self, tree: int, pattern: str) -> "list[str]":
+        instruction = str(self._args["instruction"])
+        if not self._args["parents"] or not ignore.has_wildcards(pattern):
+            return matching(tree, pattern, instruction)
+        # What stands before "/./" is no part of the names that are kept, and stays marked off in what matches.
+        before, pivot, behind = pattern.partition("/./")
+        above = len([name for name in posixpath.normpath(before).split("/") if name not in ("", ".")]) if pivot else 0
+        found = []
+        whole = f"{before.replace('**', '*')}/{behind}" if pivot else before
+        for path in matching(tree, whole, instruction, deep=True):
+            names = path.strip("/").split("/")
+            found.append(f"/{'/'.join(names[:above])}/./{'/'.join(names[above:])}" if pivot else path)
         return found
 
     # -- sources -------------------------------------------------------------------------------------------------------
@@ -433,7 +303,7 @@ class _Layer:
     def _file(self, fd: int, item: Args, target: bytes, into: bool) -> None:
         member = self._member(target, os.fsencode(str(item["name"]))) if into else target
         self._directories(member.rpartition(b"/")[0], owned=_DEEPEST)
-        mode = int(item["mode"]) if self._chmod is None else self._chmod
+        mode = self._mode(int(item["mode"]), False)
         size = os.fstat(fd).st_size
         self._send(header(_allowed(member), mode=mode, uid=self._owner[0], gid=self._owner[1], size=size,
                           mtime=self._time(int(item["mtime"]))))  # fmt: skip
@@ -455,7 +325,7 @@ class _Layer:
         if entry.kind == tarstream.LINK:
             link = self._member(target, link)
         uid, gid = (entry.uid, entry.gid) if self._args["owner"] is None else self._owner
-        mode = entry.mode if self._chmod is None else self._chmod
+        mode = self._mode(entry.mode, entry.kind == tarstream.DIRECTORY)
         records = {b"SCHILY.xattr." + name: value for name, value in entry.xattrs.items()}
         member = _allowed(self._member(target, entry.name))
         regular = entry.kind == tarstream.REGULAR
@@ -538,9 +408,12 @@ class _Layer:
         found = described(status)
         if not self._keep_owner:
             found = found._replace(uid=self._owner[0], gid=self._owner[1])
-        if self._chmod is not None and not stat.S_ISLNK(status.st_mode):
-            found = found._replace(mode=self._chmod)
+        if not stat.S_ISLNK(status.st_mode):
+            found = found._replace(mode=self._mode(found.mode, stat.S_ISDIR(status.st_mode)))
         return found._replace(mtime=self._time(found.mtime))
+
+    def _mode(self, mode: int, directory: bool) -> int:
+        return mode if self._chmod is None else self._chmod.apply(mode, directory)
 
     def _time(self, seconds: int) -> int:
         """Times are no part of the digest; in the archive none is later than `latest`."""
@@ -592,12 +465,3 @@ def _allowed(member: bytes) -> bytes:
 
 def _skip(fd: int, count: int) -> None:
     os.lseek(fd, count, os.SEEK_CUR)
-
-
-def _pass_over(readinto: "Callable[[memoryview], int]", count: int) -> None:
-    scratch = memoryview(bytearray(min(count, 1 << 16)))
-    while count > 0:
-        got = readinto(scratch[:count])
-        if not got:
-            raise Malformed("unexpected EOF")
-        count -= got

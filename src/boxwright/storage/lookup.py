@@ -64,8 +64,12 @@ def _joined(names: "list[bytes]") -> str:
     return "/" + os.fsdecode(b"/".join(names))
 
 
-def matching(tree: int, pattern: str, instruction: str) -> "list[str]":
-    """The paths that a source names: itself, or with wildcards whatever matches, in order.  Raises NotFound."""
+def matching(tree: int, pattern: str, instruction: str, deep: bool = False) -> "list[str]":
+    """The paths that a source names: itself, or with wildcards whatever matches, in order.
+
+    deep: ** stands for any number of directories, not for the names of one.  What lies in a directory that matches is
+    not named again.  Raises NotFound, InvalidParameter.
+    """
     if not ignore.has_wildcards(pattern):
         try:
             _, kind = resolve(tree, pattern)
@@ -75,7 +79,13 @@ def matching(tree: int, pattern: str, instruction: str) -> "list[str]":
             raise missing(instruction, pattern)
         return [pattern]
     found = [""]
-    for name in filter(None, posixpath.normpath(pattern.lstrip("/")).split("/")):
+    names_of = list(filter(None, posixpath.normpath(pattern.lstrip("/")).split("/")))
+    if deep and names_of[-1] == "**":
+        names_of[-1:] = ["**", "*"]
+    for name in names_of:
+        if deep and name == "**":
+            found = _everywhere(tree, found, instruction)
+            continue
         try:
             expression = ignore.component(name)
         except ignore.BadPattern as error:
@@ -84,13 +94,40 @@ def matching(tree: int, pattern: str, instruction: str) -> "list[str]":
         for path in found:
             names = _names(tree, path) if ignore.has_wildcards(name) else [name]
             below += [f"{path}/{entry}" for entry in names if expression.match(entry) or entry == name]
-            if len(below) > _MOST_SOURCES:
-                raise InvalidParameter(f"{instruction} failed: a pattern names more than {_MOST_SOURCES} files")
+            _check_count(below, instruction)
         found = below
     found = [path for path in found if _exists(tree, path)]
     if not found:
         raise InvalidParameter(f"{instruction} failed: no source files were specified")
+    return _outermost(found) if deep else found
+
+
+def _check_count(found: "list[str]", instruction: str) -> None:
+    if len(found) > _MOST_SOURCES:
+        raise InvalidParameter(f"{instruction} failed: a pattern names more than {_MOST_SOURCES} files")
+
+
+def _everywhere(tree: int, paths: "list[str]", instruction: str) -> "list[str]":
+    """The directories, and all that are below them; links lead nowhere."""
+    found: list[str] = []
+    left = paths[::-1]
+    while left:
+        path = left.pop()
+        found.append(path)
+        _check_count(found, instruction)
+        below = [f"{path}/{name}" for name in _names(tree, path)]
+        left += [one for one in below[::-1] if _kind(tree, [os.fsencode(one.strip("/"))]) == "directory"]
     return found
+
+
+def _outermost(paths: "list[str]") -> "list[str]":
+    """Each path once, and none that lies in another one."""
+    found: dict[str, None] = {}
+    for path in sorted(paths):
+        heads = path.split("/")
+        if not any("/".join(heads[:count]) in found for count in range(1, len(heads) + 1)):
+            found[path] = None
+    return list(found)
 
 
 def _exists(tree: int, path: str) -> bool:

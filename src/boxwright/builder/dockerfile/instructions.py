@@ -310,9 +310,9 @@ def _health(line: Line, flags: Flags, escape: str) -> Health:
         start_interval=flags.duration("start-interval"),
         retries=flags.count("retries"),
     )
-    kind, _, command = line.rest.partition(" ")
-    if not kind:
+    if not line.rest:
         raise Wrong("HEALTHCHECK requires at least one argument")
+    kind, command = [*line.rest.split(maxsplit=1), ""][:2]
     if kind.upper() == "NONE":
         if command.strip():
             raise Wrong("HEALTHCHECK NONE takes no arguments")
@@ -328,7 +328,7 @@ def _health(line: Line, flags: Flags, escape: str) -> Health:
 
 
 def _onbuild(line: Line, flags: Flags, escape: str) -> OnBuild:
-    trigger = line.rest.partition(" ")[0].upper()
+    trigger = (line.rest.split(maxsplit=1) or [""])[0].upper()
     if not trigger:
         raise Wrong("ONBUILD requires at least one argument")
     if trigger == "ONBUILD":

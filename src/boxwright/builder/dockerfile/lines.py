@@ -192,7 +192,7 @@ def _heredocs(line: Line, rows: _Rows, escape: str) -> Iterator[Heredoc]:
     """Those that the line names, read from the lines after it."""
     target = line.rest
     if line.keyword == "onbuild":
-        keyword, _, target = target.partition(" ")
+        keyword, target = [*target.split(maxsplit=1), "", ""][:2]
         if keyword.lower() not in _WITH_HEREDOCS:
             return
     elif line.keyword not in _WITH_HEREDOCS:

@@ -1,5 +1,6 @@
 """RUN --mount=type=…,key=value,…: what is mounted while one command runs, and is no part of the image."""
 
+import csv
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Mount(NamedTuple):
 
 def stage_of(text: str) -> str:
     """The `from` of a mount, "" without one; whatever else is wrong with it."""
-    for field in text.split(","):
+    for field in _split(text):
         key, _, value = field.partition("=")
         if key.strip().lower() == "from":
             return value
@@ -57,6 +58,8 @@ def parse(text: str, expand: Callable[[str], str]) -> Mount:
             raise Wrong(f"unexpected key '{key}' for mount type '{kind}'")
     if not target and kind in ("bind", "cache", "tmpfs"):
         raise Wrong(f"invalid mount: target is required for {kind} mounts")
+    if kind == "cache" and not fields.get("from") and (fields.get("source") or fields.get("src")):
+        raise Wrong("invalid mount: the source of a cache mount is a path in its from, which is missing")
     sharing = fields.get("sharing", "shared")
     if sharing not in ("shared", "private", "locked"):
         raise Wrong(f'unsupported sharing value "{sharing}"')
@@ -80,9 +83,17 @@ def parse(text: str, expand: Callable[[str], str]) -> Mount:
     )
 
 
+def _split(text: str) -> list[str]:
+    """The fields, of which one with a comma stands in double quotes, as in a CSV file."""
+    try:
+        return next(csv.reader([text], strict=True), [])
+    except csv.Error as problem:
+        raise Wrong(f"failed to parse csv mounts: {problem}") from None
+
+
 def _fields(text: str, expand: Callable[[str], str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for field in text.split(","):
+    for field in _split(text):
         key, equals, value = field.partition("=")
         key = key.strip().lower()
         if not key:

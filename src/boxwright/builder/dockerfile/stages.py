@@ -66,7 +66,16 @@ def plan(dockerfile: Dockerfile, variables: Mapping[str, str], target: str) -> l
     variables: the global arguments.  target: a stage's name or number, "" for the last stage.
     Raises InvalidParameter.
     """
-    names: dict[str, int] = {}
+    found = everything(dockerfile, variables, target)
+    needed = {found[-1].stage.number}
+    for planned in reversed(found):
+        if planned.stage.number in needed:
+            needed |= planned.needs
+    return [planned for planned in found if planned.stage.number in needed]
+
+
+def everything(dockerfile: Dockerfile, variables: Mapping[str, str], target: str) -> list[Planned]:
+    """The target and every stage before it: what an image's triggers may ask for, too.  Raises InvalidParameter."""
     found: list[Planned] = []
     wanted = _target(dockerfile.stages, target)
     for stage in dockerfile.stages[: wanted + 1]:
@@ -77,17 +86,11 @@ def plan(dockerfile: Dockerfile, variables: Mapping[str, str], target: str) -> l
             raise at(stage.line.number, problem) from None
         if not image:
             raise at(stage.line.number, f"base name ({stage.base.image}) should not be blank")
-        parent = names.get(image.lower())
-        needs = {parent} if parent is not None else set()
-        needs |= _needs(stage, names)
+        before = dockerfile.stages[: stage.number]
+        parent = next((one.number for one in reversed(before) if one.base.name == image.lower()), None)
+        needs = ({parent} if parent is not None else set()) | needs_of(stage.instructions, before)
         found.append(Planned(stage, image, parent, platform, frozenset(needs)))
-        if stage.base.name:
-            names[stage.base.name] = stage.number
-    needed = {wanted}
-    for planned in reversed(found):
-        if planned.stage.number in needed:
-            needed |= planned.needs
-    return [planned for planned in found if planned.stage.number in needed]
+    return found
 
 
 def lookup(stages: Sequence[Stage], before: int, name: str) -> int | None:
@@ -107,19 +110,16 @@ def _target(stages: Sequence[Stage], target: str) -> int:
     return found
 
 
-def _needs(stage: Stage, names: Mapping[str, int]) -> set[int]:
-    """Stages that a stage's instructions copy from or mount.  What these say with variables is no stage's name."""
+def needs_of(instructions: Sequence[Instruction], before: Sequence[Stage]) -> set[int]:
+    """Stages that instructions copy from or mount, of those before.  What is said with variables is no stage's name."""
     found: set[int] = set()
-    for instruction in stage.instructions:
+    for instruction in instructions:
         value = instruction.value
         sources: list[str] = []
         if isinstance(value, Copy):
             sources = [value.from_]
         elif isinstance(value, Run):
             sources = [stage_of(mount) for mount in value.mounts]
-        for source in filter(None, sources):
-            if source.lower() in names:
-                found.add(names[source.lower()])
-            elif source.isascii() and source.isdigit() and len(source) < 6 and int(source) < stage.number:
-                found.add(int(source))
+        numbers = (lookup(before, len(before), source) for source in sources if source)
+        found |= {number for number in numbers if number is not None}
     return found
