@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from boxwright.builder.dockerfile import expand
 from boxwright.builder.dockerfile.errors import Wrong, at
 from boxwright.builder.dockerfile.instructions import Arg, Instruction
+from boxwright.images.distribution import platforms
+from boxwright.specs.image import Platform
 
 # Known to RUN without being declared, and no part of the cache's key then.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -25,17 +27,20 @@ _BUILT_IN = frozenset(
 class Global:
     """The arguments before the first FROM, those of the request, and those of the platform."""
 
-    def __init__(self, given: Mapping[str, str | None], platform: tuple[str, str, str]) -> None:
-        """platform: operating system, architecture, variant: of the host and of what is built."""
+    def __init__(self, given: Mapping[str, str | None], host: Platform, target: Platform) -> None:
+        """host, target: what the build runs on, and what the image is for."""
         self.given = {name: value for name, value in given.items() if value is not None}
         self.used: set[str] = set()
         self.values: dict[str, str] = {}
-        system, architecture, variant = platform
-        whole = "/".join(filter(None, platform))
         self.platform: dict[str, str] = {}
-        for kind in ("BUILD", "TARGET"):
-            for name, value in (("PLATFORM", whole), ("OS", system), ("ARCH", architecture), ("VARIANT", variant)):
-                self.platform[kind + name] = value
+        for kind, of in (("BUILD", host), ("TARGET", target)):
+            parts = (
+                ("PLATFORM", platforms.text(of)),
+                ("OS", of.os),
+                ("ARCH", of.architecture),
+                ("VARIANT", of.variant),
+            )
+            self.platform |= {kind + name: value for name, value in parts}
 
     def declare(self, instructions: list[Instruction], escape: str) -> None:
         """Those of a Dockerfile.  Raises InvalidParameter."""

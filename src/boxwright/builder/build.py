@@ -17,7 +17,8 @@ from boxwright.builder.output import Voice
 from boxwright.builder.state import State
 from boxwright.errdefs import InvalidParameter
 from boxwright.images import importing
-from boxwright.images.image import host_architecture
+from boxwright.images.distribution import platforms
+from boxwright.specs.image import Platform
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,8 +45,8 @@ async def build(
     if options.squash and not eng.config.experimental:
         raise InvalidParameter("squash is only supported with experimental mode")
     names = [importing.target(tag, "") for tag in options.tags]
-    _check_platform(options.platform)
-    arguments = Global(options.build_args, ("linux", host_architecture(), ""))
+    target = _target(options.platform)
+    arguments = Global(options.build_args, platforms.host(), target)
     epoch = steps.epoch(arguments.given)
     async with AsyncExitStack() as undo:
         found, text = await context.receive(eng, pieces, options, undo)
@@ -58,7 +59,7 @@ async def build(
         for image in held:
             kept.enter_context(eng.images.hold(image.id))
         cache = Cache(eng.db, eng.images, held, restricted=bool(options.cache_from))
-        work = steps.Work(eng, options, dockerfile, arguments, found, cache, caches, {}, epoch, kept)
+        work = steps.Work(eng, options, dockerfile, arguments, found, cache, caches, {}, epoch, kept, target)
         every = stages.everything(dockerfile, arguments.variables, options.target)
         built, base = await _Stages(work, plan, every, console).run()
         if built is None:
@@ -80,10 +81,12 @@ def _short(identifier: str) -> str:
     return identifier.partition(":")[2][:12]
 
 
-def _check_platform(platform: str) -> None:
-    parts = [part for part in platform.lower().split("/") if part]
-    if parts and (parts[0] != "linux" or (len(parts) > 1 and parts[1] != host_architecture())):
-        raise InvalidParameter(f"a build for {platform} is not supported: this host is linux/{host_architecture()}")
+def _target(text: str) -> Platform:
+    """What the image is for: another processor than this one's does as long as nothing of it has to run."""
+    found = platforms.parse(text)
+    if found.os != "linux":
+        raise InvalidParameter(f"a build for {text} is not supported: only images of linux can be made here")
+    return found
 
 
 def _add_labels(stage: stages.Stage, labels: dict[str, str], escape: str) -> None:
@@ -190,8 +193,7 @@ class _Stages:
         state = await self._begin(planned, voice)
         self._bases[stage.number] = state.image
         await self._triggers(planned, state, voice)
-        if state.image is not None:
-            await voice.say(f" ---> {_short(state.image.id)}\n")
+        await voice.say(f" ---> {_short(state.image.id) if state.image else ''}\n")
         for index, instruction in enumerate(stage.instructions, count + 2):
             await voice.say(f"Step {index}/{self._total} : {instruction.line.original}\n")
             await self._instruction(stage.number, state, instruction, voice)
@@ -203,12 +205,12 @@ class _Stages:
         work = self._work
         if planned.parent is not None:
             above = work.results[planned.parent]
-            return State(above.image, work.arguments, above.scope, work.dockerfile.escape)
+            return State(above.image, work.arguments, work.target, above.scope, work.dockerfile.escape)
         if planned.image == sources.SCRATCH:
-            return State(None, work.arguments, None, work.dockerfile.escape)
+            return State(None, work.arguments, work.target, None, work.dockerfile.escape)
         platform = planned.platform or work.options.platform
         image = await sources.image(work, planned.image, platform, voice)
-        return State(image, work.arguments, None, work.dockerfile.escape)
+        return State(image, work.arguments, work.target, None, work.dockerfile.escape)
 
     async def _triggers(self, planned: stages.Planned, state: State, voice: Voice) -> None:
         """ONBUILD of the base."""

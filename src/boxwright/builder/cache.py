@@ -12,6 +12,7 @@ import msgspec
 
 from boxwright.builder.state import State
 from boxwright.db.connection import Database
+from boxwright.images.distribution import platforms
 from boxwright.images.image import Image
 from boxwright.images.store import ImageStore
 
@@ -42,7 +43,7 @@ class Step:
         """The digest of everything that the result depends on."""
         state = self.state
         parts = [
-            state.image.id if state.image else "",
+            state.image.id if state.image else platforms.text(state.platform),
             self.created_by,
             msgspec.json.encode(state.config).decode(),
             state.author,

@@ -10,7 +10,7 @@ from boxwright.builder import context, repository, sources, steps
 from boxwright.builder.cache import Step
 from boxwright.builder.dockerfile import expand
 from boxwright.builder.dockerfile.errors import Wrong
-from boxwright.errdefs import InvalidParameter
+from boxwright.errdefs import InvalidParameter, System
 from boxwright.images import download, spool
 from boxwright.storage import modes
 
@@ -165,7 +165,10 @@ async def _repository(work: Work, value: Copy, url: str, items: Items, undo: Exi
 
 async def _url(work: Work, value: Copy, url: str, items: Items, undo: ExitStack) -> None:
     fd = undo.enter_context(spool.unnamed(work.eng.config.path("tmp")))
-    found = await download.fetch(url, fd)
+    try:
+        found = await download.fetch(url, fd)
+    except (InvalidParameter, System) as problem:
+        raise type(problem)(f"ADD failed: {problem}") from None
     if value.checksum:
         await download.check(fd, value.checksum)
     if value.unpack and (archive := await _archive(work, fd, undo)) is not None:

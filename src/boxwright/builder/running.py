@@ -78,9 +78,11 @@ async def run(work: Work, state: State, number: int, value: Run, voice: Voice) -
             await voice.say(f" ---> Running in {id[:12]}\n")
             code = await _life(work.eng, id, voice)
             if code:
+                if work.options.force_remove:
+                    await voice.say(f"Removing intermediate container {id[:12]}\n")
                 raise RunFailed(" ".join(words), code)
-            with spool.unnamed(work.eng.config.path("tmp")) as archive:
-                await spool.receive(work.eng.snapshotter.diff(id, work.epoch), archive)
+            changes = work.eng.snapshotter.diff(id, work.epoch)
+            async with spool.received(changes, work.eng.config.path("tmp")) as archive:
                 await steps.make(work, step, archive)
         if not work.options.keep:
             await voice.say(f"Removing intermediate container {id[:12]}\n")

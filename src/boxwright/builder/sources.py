@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from boxwright.builder.dockerfile import stages
-from boxwright.errdefs import Error, NotFound
+from boxwright.errdefs import Error, InvalidParameter, NotFound
 from boxwright.images import reference
-from boxwright.images.distribution import auth
+from boxwright.images.distribution import auth, platforms
+from boxwright.specs.image import Platform
 
 if TYPE_CHECKING:
     from boxwright.builder.output import Voice
@@ -20,22 +21,36 @@ _HUB = "https://index.docker.io/v1/"  # what clients call Docker's own registry
 
 
 async def image(work: Work, name: str, platform: str, voice: Voice) -> Image:
-    """The image that a base names, pulled when it is not here or the request says so.
+    """The image that a base names, pulled when it is not here for the platform, or the request says so.
 
-    Raises NotFound, and what a pull raises.
+    Raises NotFound, InvalidParameter (platform), and what a pull raises.
     """
+    wanted = platforms.parse(platform) if platform else None
     found = None if work.options.pull else work.eng.images.find(name)
-    if found is None:
-        await _pull(work, name, platform, voice)
+    if found is None or not _is_for(found, wanted):
+        there = found
+        try:
+            await _pull(work, name, platform, voice)
+        except Error:
+            if there is None:
+                raise
         found = work.eng.images.get(name)
-    wanted = [part for part in platform.lower().split("/") if part]
-    present = [found.os or "linux", found.architecture]
-    if any(part != there for part, there in zip(wanted, present, strict=False)):
+    if not _is_for(found, wanted):
         raise NotFound(
-            f"image with reference {name} was found but its platform ({'/'.join(present)}) "
+            f"image with reference {name} was found but its platform ({platforms.text(_platform(found))}) "
             f"does not match the specified platform ({platform})"
         )
     return work.hold(found)
+
+
+def _platform(found: Image) -> Platform:
+    return platforms.normalised(
+        Platform(architecture=found.architecture, os=found.os or "linux", variant=found.parsed.variant)
+    )
+
+
+def _is_for(found: Image, wanted: Platform | None) -> bool:
+    return wanted is None or platforms.rank(wanted, _platform(found)) is not None
 
 
 async def _pull(work: Work, name: str, platform: str, voice: Voice) -> None:
@@ -70,6 +85,9 @@ async def tree(work: Work, before: int, name: str, voice: Voice) -> dict[str, An
     before: the number of the stage that asks.  Raises NotFound.
     """
     number = stages.lookup(work.dockerfile.stages, before, name)
+    if number is None and name.isascii() and name.isdigit():  # which the id of an image might begin with
+        what = "refers to current build stage" if name.lstrip("0") == str(before or "") else "index out of bounds"
+        raise InvalidParameter(f"invalid from flag value {name}: {what}")
     if number is not None:
         found = work.results[number].image
     else:

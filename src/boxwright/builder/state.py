@@ -7,17 +7,25 @@ import msgspec
 from boxwright.builder.arguments import Global, Scope
 from boxwright.builder.dockerfile import expand
 from boxwright.images.image import Image
-from boxwright.specs.image import Defaults
+from boxwright.specs.image import Defaults, ImageConfig, Platform
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = ["/bin/sh", "-c"]
 
 
 class State:
-    """Of one stage.  image: None before the first step of a stage from scratch."""
+    """Of one stage.  image: None before the first step of a stage from scratch, whose image is for `platform` then."""
 
-    def __init__(self, image: Image | None, arguments: Global, above: Scope | None = None, escape: str = "\\") -> None:
+    def __init__(
+        self,
+        image: Image | None,
+        arguments: Global,
+        platform: Platform,
+        above: Scope | None = None,
+        escape: str = "\\",
+    ) -> None:
         self.image = image
+        self.platform = platform
         self.scope = Scope(arguments, above)
         self.escape = escape
         self.author = image.parsed.author if image else ""
@@ -42,6 +50,14 @@ class State:
     def variables(self) -> dict[str, str]:
         """What variables in instructions stand for: ENV before ARG."""
         return {**self.scope.environment({})[0], **self.environment}
+
+    @property
+    def parsed(self) -> ImageConfig:
+        """The configuration of the image so far."""
+        if self.image is not None:
+            return self.image.parsed
+        of = self.platform
+        return ImageConfig(architecture=of.architecture, os=of.os, variant=of.variant)
 
     def word(self, text: str) -> str:
         """A text with its quotes and variables replaced.  Raises Wrong."""

@@ -12,8 +12,8 @@ import msgspec
 from boxwright.builder.arguments import EPOCH, Global
 from boxwright.errdefs import InvalidParameter
 from boxwright.images import committing
-from boxwright.images.image import Image, host_architecture
-from boxwright.specs.image import History, ImageConfig, encode_config
+from boxwright.images.image import Image
+from boxwright.specs.image import History, Platform, encode_config, this_moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,7 @@ class Work(NamedTuple):
     """What the steps of one build share.  results: the states of stages that are built, by number.
 
     epoch: every time in the images is this, seconds since the epoch, or None.  kept: what is held until the end.
+    target: what the image is for.
     """
 
     eng: Engine
@@ -44,6 +45,7 @@ class Work(NamedTuple):
     results: dict[int, State]
     epoch: int | None
     kept: ExitStack
+    target: Platform
 
     def hold(self, image: Image) -> Image:
         """Nobody removes the image before the build ends."""
@@ -99,32 +101,19 @@ def now(work: Work) -> int:
 
 def empty(work: Work, state: State) -> bytes:
     """An image of no files: what the first RUN of a stage from scratch runs in."""
-    base = ImageConfig(architecture=host_architecture(), os="linux", created=moment(work), config=state.config)
-    return encode_config(base)
+    return encode_config(msgspec.structs.replace(state.parsed, created=moment(work), config=state.config))
 
 
 def moment(work: Work) -> str:
     """When an image is made, as its configuration says it."""
     if work.epoch is None:
-        text = datetime.now(UTC).isoformat(timespec="microseconds")
-    else:
-        text = datetime.fromtimestamp(work.epoch, UTC).isoformat()
-    return text.replace("+00:00", "Z")
+        return this_moment()
+    return datetime.fromtimestamp(work.epoch, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _config(work: Work, step: Step, diff_ids: list[str], empty: bool) -> bytes:
     state = step.state
-    created = moment(work)
-    below = state.image.parsed if state.image else ImageConfig(architecture=host_architecture(), os="linux")
-    entry = History(created=created, created_by=step.created_by, author=state.author, empty_layer=empty)
-    config = msgspec.structs.replace(
-        below,
-        created=created,
-        author=state.author,
-        comment="",
-        docker_version="",
-        config=msgspec.structs.replace(state.config, hostname="", domainname=""),
-        rootfs=msgspec.structs.replace(below.rootfs, diff_ids=diff_ids),
-        history=[*below.history, entry],
+    entry = History(created=moment(work), created_by=step.created_by, author=state.author, empty_layer=empty)
+    return committing.above(
+        state.parsed, msgspec.structs.replace(state.config, hostname="", domainname=""), diff_ids, entry
     )
-    return encode_config(config)

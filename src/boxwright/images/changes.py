@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from boxwright.errdefs import InvalidParameter
+from boxwright.linux import signals
 from boxwright.specs.image import Defaults, Healthcheck
 
 _SHELL = ["/bin/sh", "-c"]
@@ -150,9 +151,13 @@ def _stop_signal(defaults: Defaults, text: str) -> None:
 
 
 def checked_signal(signal: str) -> str:
-    """What STOPSIGNAL may say.  Raises InvalidParameter."""
-    if not re.fullmatch(r"\d{1,2}|(?i:SIG)?[A-Za-z]{2,10}[+-]?\d{0,2}", signal):
-        raise InvalidParameter(f"Invalid signal: {signal}")
+    """What STOPSIGNAL may say: any number but 0, as with dockerd, or a name.  Raises InvalidParameter."""
+    if re.fullmatch(r"0*[1-9][0-9]{0,2}", signal):
+        return signal
+    try:
+        signals.number(signal)
+    except ValueError:
+        raise InvalidParameter(f"Invalid signal: {signal[:100]}") from None
     return signal
 
 

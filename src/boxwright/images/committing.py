@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -13,7 +12,7 @@ from boxwright.images import changes as instructions
 from boxwright.images import spool
 from boxwright.images.image import Image
 from boxwright.images.reference import Reference
-from boxwright.specs.image import Defaults, History, encode_config
+from boxwright.specs.image import Defaults, History, ImageConfig, encode_config, this_moment
 from boxwright.storage.layers import MOST_LAYERS, chain_ids
 from boxwright.storage.snapshotter import Source
 from boxwright.storage.tarwriter import END
@@ -38,8 +37,7 @@ async def commit(
 
     Nothing exists before the image does.  Raises TooLarge, System; InvalidParameter for too many layers.
     """
-    with spool.unnamed(store.spool.directory) as received:
-        await spool.receive(stream, received)
+    async with spool.received(stream, store.spool.directory) as received:
         identifier = await add(
             store, received, parent, lambda diff_ids, empty: _config(parent, wanted, diff_ids, empty), name
         )
@@ -102,25 +100,29 @@ async def _add(
 
 
 def _config(parent: Image, wanted: Wanted, diff_ids: list[str], empty: bool) -> bytes:
-    created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     step = History(
-        created=created,
+        created=this_moment(),
         created_by=" ".join(wanted.command),
         author=wanted.author,
         comment=wanted.comment,
         empty_layer=empty,
     )
-    config = msgspec.structs.replace(
-        parent.parsed,
-        created=created,
-        author=wanted.author,
-        comment=wanted.comment,
+    return above(parent.parsed, wanted.defaults, diff_ids, step)
+
+
+def above(below: ImageConfig, config: Defaults, diff_ids: list[str], step: History) -> bytes:
+    """The configuration of an image that one step has made of another."""
+    made = msgspec.structs.replace(
+        below,
+        created=step.created,
+        author=step.author,
+        comment=step.comment,
         docker_version="",
-        config=wanted.defaults,
-        rootfs=msgspec.structs.replace(parent.parsed.rootfs, diff_ids=diff_ids),
-        history=[*parent.parsed.history, step],
+        config=config,
+        rootfs=msgspec.structs.replace(below.rootfs, diff_ids=diff_ids),
+        history=[*below.history, step],
     )
-    return encode_config(config)
+    return encode_config(made)
 
 
 def defaults(own: Defaults | None, container: Defaults, changes: Sequence[str]) -> Defaults:

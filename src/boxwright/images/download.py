@@ -41,6 +41,7 @@ async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
 
     import aiohttp
 
+    from boxwright.images.distribution.errors import unreachable
     from boxwright.images.distribution.http import proxy
 
     if not is_url(url):
@@ -57,7 +58,7 @@ async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
                 raise System(f"failed to GET {url} with status {response.status} {response.reason}")
             yield response
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError) as error:
-        raise System(f"failed to GET {url}: {error or type(error).__name__}") from error
+        raise System(str(unreachable("Get", url, error))) from error
 
 
 async def fetch(url: str, fd: int) -> Fetched:

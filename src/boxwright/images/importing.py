@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from boxwright.errdefs import InvalidParameter
@@ -11,7 +10,7 @@ from boxwright.images import download, hostfs, reference, spool
 from boxwright.images.distribution import messages
 from boxwright.images.image import host_architecture
 from boxwright.images.reference import Reference
-from boxwright.specs.image import Defaults, History, ImageConfig, RootFS, encode_config
+from boxwright.specs.image import Defaults, History, ImageConfig, RootFS, encode_config, this_moment
 from boxwright.storage.snapshotter import Source
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ async def import_(
     names = [target(repo, tag)] if repo else []
     defaults = instructions.apply(Defaults(), changes)
     architecture, variant = _platform(platform)
-    with spool.unnamed(store.spool.directory) as received:
-        await spool.receive(stream, received)
+    async with spool.received(stream, store.spool.directory) as received:
         source = Source(received, 0, os.fstat(received).st_size)
         unpacked = await store.snapshotter.unpack(source, None)
     try:
@@ -46,7 +44,7 @@ async def import_(
         raise
     # From here to the image's row nothing waits, so nobody can remove the layer meanwhile.
     store.snapshotter.commit_layer(unpacked, unpacked.diff_id, None)
-    created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    created = this_moment()
     comment = message or "Imported from -"
     config = ImageConfig(
         architecture=architecture,

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from boxwright.confined import Jobs
 from boxwright.errdefs import InvalidParameter, TooLarge
@@ -33,6 +33,14 @@ def unnamed(directory: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+@asynccontextmanager
+async def received(stream: AsyncIterator[bytes], directory: str) -> AsyncIterator[int]:
+    """The whole stream as an unnamed file.  Raises as `receive` does."""
+    with unnamed(directory) as fd:
+        await receive(stream, fd)
+        yield fd
 
 
 async def receive(stream: AsyncIterator[bytes], fd: int) -> int:

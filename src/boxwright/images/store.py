@@ -10,7 +10,6 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from boxwright.confined import Jobs
@@ -404,8 +403,8 @@ class ImageStore:
             " ON CONFLICT (name, tag, digest) DO UPDATE SET image = excluded.image",
             (name.name, name.tag, name.digest, identifier),
         )
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        self.db.execute("UPDATE images SET tagged = ? WHERE id = ?", (now, identifier))
+        tagged = spec.this_moment()
+        self.db.execute("UPDATE images SET tagged = ? WHERE id = ?", (tagged, identifier))
 
 
 def _remember(cache: OrderedDict[str, T], key: str, value: T) -> None:

@@ -106,14 +106,23 @@ def reset() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
+_UP_TO_15 = [str(n) for n in range(1, 16)]
+
+
 def number(text: str) -> int:
-    """ "9", "KILL", "kill" or "SIGKILL" → 9; raises ValueError."""
+    """ "9", "KILL", "kill" or "SIGKILL" → 9, "RTMIN+3" → 37; raises ValueError."""
     if text.isascii() and text.isdigit():
         found = int(text)
     else:
         name = text.upper()
         name = name if name.startswith("SIG") else "SIG" + name
         found = 0 if name.startswith("SIG_") else getattr(_signal, name, 0)
+        # The C library keeps the first two real-time signals for itself, so its RTMIN is 34; clients count from there.
+        above, below = name.removeprefix("SIGRTMIN+"), name.removeprefix("SIGRTMAX-")
+        if above in _UP_TO_15:
+            found = _signal.SIGRTMIN + int(above)
+        elif below in _UP_TO_15[:-1]:
+            found = _signal.SIGRTMAX - int(below)
     if not 0 < found < LIMIT:
         raise ValueError(f"unknown signal {text!r}")
     return found

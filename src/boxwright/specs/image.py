@@ -204,6 +204,11 @@ def decode_archive(data: bytes) -> list[ArchiveItem]:
     return [_convert(item, ArchiveItem) for item in value]
 
 
+def this_moment() -> str:
+    """Now, as a configuration tells when its image was made: RFC 3339 in UTC, with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def seconds(created: str) -> int:
     """An RFC 3339 time as whole seconds since the epoch; Go's zero time for what is none."""
     try:

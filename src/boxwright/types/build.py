@@ -8,10 +8,10 @@ from .container import Ulimit
 class BuildOptions(NamedTuple):
     """The request's parameters; names as the API has them, sizes in bytes, CPU times in microseconds.
 
-    dockerfile: its path in the context.  build_args: None for a name without a value.  remote: a URL in place of the
-    body.  build_id: what /build/cancel names it by.
-    registries: credentials as X-Registry-Config has them, by registry.  aux: whether the client takes messages for
-    programs.  squash: the last stage's layers become one.
+    dockerfile: its path in the context. build_args: None for a name without a value. remote: a URL in place of the
+    body. keep: the containers of steps; force_remove: those of failed ones go and that is told. build_id: what
+    /build/cancel names it by. registries: credentials as X-Registry-Config has them, by registry. aux: whether the
+    client takes messages for programs. squash: the last stage's layers become one.
     """
 
     tags: tuple[str, ...] = ()
@@ -24,6 +24,7 @@ class BuildOptions(NamedTuple):
     pull: bool = False
     quiet: bool = False
     keep: bool = False
+    force_remove: bool = False
     aux: bool = True
     squash: bool = False
     cache_from: tuple[str, ...] = ()

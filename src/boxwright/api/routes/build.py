@@ -65,6 +65,7 @@ def _options(call: Call) -> BuildOptions:
         pull=query.flag("pull"),
         quiet=query.flag("q"),
         keep=not query.flag("rm", True) and not query.flag("forcerm"),
+        force_remove=query.flag("forcerm"),
         aux=call.version >= (1, 30),
         squash=query.flag("squash"),
         cache_from=_bounded("cachefrom", _texts(query, "cachefrom"), _MOST_NAMES),

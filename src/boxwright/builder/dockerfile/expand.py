@@ -18,6 +18,7 @@ Variables = Mapping[str, str]
 # Of one word, expanded, characters: variables of variables double.
 LONGEST = 1 << 20
 _DEEPEST = 50
+_SHOWN = 200  # characters of a text that is wrong
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SPECIAL = re.compile(r"[@*#?\-$!0-9]")
 _TOO_LONG = "a value is too long when its variables are replaced"
@@ -25,17 +26,25 @@ _TOO_LONG = "a value is too long when its variables are replaced"
 
 def word(text: str, variables: Variables, escape: str = "\\") -> str:
     """One word with everything replaced.  Raises Wrong."""
-    return "".join(_Lexer(text, variables, escape).all()[0])
+    return "".join(_expanded(text, variables, escape)[0])
 
 
 def words(text: str, variables: Variables, escape: str = "\\") -> list[str]:
     """The same, split at blanks that are neither quoted nor escaped, those of values included.  Raises Wrong."""
-    return _Lexer(text, variables, escape).all()[1]
+    return _expanded(text, variables, escape)[1]
 
 
 def heredoc(text: str, variables: Variables, escape: str = "\\") -> str:
     """A here-document: quotes stay.  Raises Wrong."""
-    return "".join(_Lexer(text, variables, escape, keep_quotes=True).all()[0])
+    return "".join(_expanded(text, variables, escape, keep_quotes=True)[0])
+
+
+def _expanded(text: str, variables: Variables, escape: str, keep_quotes: bool = False) -> tuple[list[str], list[str]]:
+    try:
+        return _Lexer(text, variables, escape, keep_quotes).all()
+    except Wrong as problem:
+        shown = text[:_SHOWN].replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        raise Wrong(f'failed to process "{shown}": {problem}') from None
 
 
 class _Lexer:
