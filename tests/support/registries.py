@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 BUILD = Path(__file__).parents[2] / ".build" / "registry"
-PACKAGES = ("docker-registry", "skopeo", "libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1")
+PACKAGES = ("docker-registry", "skopeo")
 DEADLINE = 30.0  # seconds until a registry answers
 USER, PASSWORD = "user", "secret"
 # bcrypt of the password, cost 5: what makes it slow is not under test.
@@ -20,15 +20,21 @@ _BCRYPT = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
 
 
 def unpack() -> Path:
-    """Download and unpack the packages once; returns the root they were unpacked to."""
+    """Download and unpack the packages once, with those of the libraries that this machine lacks; returns the root."""
     if not BUILD.exists():
         BUILD.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix="registry-", dir=BUILD.parent))
-        quiet = subprocess.DEVNULL
-        subprocess.run(["apt-get", "download", "-q", *PACKAGES], cwd=made, check=True, stdout=quiet, stderr=quiet)
-        for package in made.glob("*.deb"):
+        (made / "debs" / "partial").mkdir(parents=True)
+        # apt knows what they need: the libraries' packages have other names on each Debian.
+        only = ["--download-only", "--reinstall", "--no-install-recommends", "-o", f"Dir::Cache::archives={made}/debs"]
+        command = ["apt-get", "install", "-q", "-y", "-o", "APT::Sandbox::User=root", *only, *PACKAGES]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            shutil.rmtree(made)
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+        for package in (made / "debs").glob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", str(package), str(made)], check=True)
-            package.unlink()
+        shutil.rmtree(made / "debs")
         made.chmod(0o755)
         try:
             made.rename(BUILD)
@@ -40,7 +46,8 @@ def unpack() -> Path:
 def skopeo(*arguments: str) -> str:
     """Run skopeo to its end; returns its output.  Raises CalledProcessError."""
     root = unpack()
-    environment = {**os.environ, "LD_LIBRARY_PATH": f"{root}/usr/lib/{os.uname().machine}-linux-gnu"}
+    machine = f"{os.uname().machine}-linux-gnu"
+    environment = {**os.environ, "LD_LIBRARY_PATH": f"{root}/usr/lib/{machine}:{root}/lib/{machine}"}
     command = [f"{root}/usr/bin/skopeo", "--insecure-policy", *arguments]
     cache = Path("/var/lib/containers")  # root's, and not to be moved by a flag
     there = cache.exists()
