@@ -10,10 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from support import images
 from support.engine import Engine, Ran, wait_for
 from support.terminal import Terminal
+
+from boxwright.cli.run import published
 
 pytestmark = [pytest.mark.root, pytest.mark.network]
 COMMAND = [sys.executable, "-m", "boxwright.cli.main"]
@@ -64,6 +67,76 @@ def test_run_on_a_terminal(engine: Engine) -> None:
         person.expect("30 90")
         person.type("exit 4\n")
         assert person.wait() == 4
+
+
+def test_leaving_a_terminal(engine: Engine) -> None:
+    """ctrl-p ctrl-q: the command ends, the program does not; of a run and of an exec."""
+    command = [*COMMAND, "-H", engine.host]
+    with Terminal([*command, "run", "-it", "--name", "left", "busybox", "sh"]) as person:
+        person.expect("# ")
+        person.type("\x10\x11")
+        person.expect("read escape sequence")
+        assert person.wait() == 0
+    try:
+        with Terminal([*command, "exec", "-it", "left", "sh"]) as person:
+            person.expect("# ")
+            person.type("\x10\x11")
+            assert person.wait() == 0
+        assert engine.inspect("left")["State"]["Running"]
+    finally:
+        boxwright(engine, "rm", "-f", "left")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 5), (signal.SIGTERM, 6), (signal.SIGUSR1, 7)], ids=lambda value: str(value)
+)
+def test_signals_are_the_containers(engine: Engine, number: int, code: int) -> None:
+    script = "trap 'exit 5' INT; trap 'exit 6' TERM; trap 'exit 7' USR1; echo ready; while :; do usleep 10000; done"
+    command = [*COMMAND, "-H", engine.host, "run", "--rm", "busybox", "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None and running.stdout.readline() == b"ready\n"
+            running.send_signal(number)
+            assert running.wait(30) == code
+        finally:
+            running.kill()
+    assert boxwright(engine, "ps", "-aq").out == ""
+
+
+def test_what_is_of_the_client(engine: Engine, tmp_path: Path) -> None:
+    """Variables by name and paths with a dot are of where the command runs."""
+    (tmp_path / "file").write_text("here")
+    done = subprocess.run(
+        [*COMMAND, "-H", engine.host, "run", "--rm", "-e", "OF_CLIENT", "-e", "NOBODYS", "-v", ".:/w:ro", "busybox",
+         "sh", "-c", "echo $OF_CLIENT; env | grep -c NOBODYS; cat /w/file"],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, "OF_CLIENT": "its own"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "its own\n0\nhere"), done
+
+
+PUBLISHED: list[tuple[str, dict[str, str]]] = [
+    ("80", {"80/tcp": ":"}),
+    ("80/UDP", {"80/udp": ":"}),
+    ("8080:80", {"80/tcp": ":8080"}),
+    ("127.0.0.1::80", {"80/tcp": "127.0.0.1:"}),
+    ("[::1]:8080:80", {"80/tcp": "::1:8080"}),
+    ("80-81", {"80/tcp": ":", "81/tcp": ":"}),
+    ("127.0.0.1:8080-8081:80-81/sctp", {"80/sctp": "127.0.0.1:8080", "81/sctp": "127.0.0.1:8081"}),
+    ("8080-8090:80", {"80/tcp": ":8080-8090"}),
+]
+
+
+@pytest.mark.parametrize(("text", "bindings"), PUBLISHED, ids=[row[0] for row in PUBLISHED])
+def test_ports_that_are_published(text: str, bindings: dict[str, str]) -> None:
+    exposed, found = published((text,))
+    assert exposed == {key: {} for key in bindings}
+    assert {key: f"{given['HostIp']}:{given['HostPort']}" for key, (given,) in found.items()} == bindings
+
+
+@pytest.mark.parametrize("text", ["x", "80-79", "8080-8081:80-82", "70000", "1:2:3:4:", ""])
+def test_ports_that_cannot_be(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        published((text,))
 
 
 def test_the_everyday_verbs(engine: Engine, box: str) -> None:

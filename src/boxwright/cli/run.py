@@ -1,5 +1,6 @@
 """`boxwright run`: create, attach, start, wait. Without an engine it starts one for this user and says so."""
 
+import contextlib
 import json
 import os
 import sys
@@ -7,6 +8,7 @@ from typing import Any
 
 import click
 
+from boxwright.cli.streams import forwarded_signals
 from boxwright.cli.verbs import attached, path_of
 from boxwright.client import ApiError, Client, NoEngine
 
@@ -66,7 +68,7 @@ def body(image: str, command: tuple[str, ...], options: dict[str, Any]) -> dict[
         "Image": image,
         "Cmd": list(command) or None,
         "Entrypoint": [options["entrypoint"]] if options["entrypoint"] else None,
-        "Env": list(options["env"]),
+        "Env": environment(options["env"]),
         "WorkingDir": options["workdir"] or "",
         "User": options["user"] or "",
         "Hostname": options["hostname"] or "",
@@ -80,7 +82,7 @@ def body(image: str, command: tuple[str, ...], options: dict[str, Any]) -> dict[
         "ExposedPorts": exposed,
         "HostConfig": {
             "AutoRemove": options["auto_remove"],
-            "Binds": list(options["binds"]),
+            "Binds": [absolute(bind) for bind in options["binds"]],
             "Tmpfs": dict(mount.partition(":")[::2] for mount in options["tmpfs"]),
             "PortBindings": bindings,
             "NetworkMode": options["network"],
@@ -109,18 +111,51 @@ def octets(text: str) -> int:
         raise click.BadParameter(f"{text!r} is not a size", param_hint="--memory") from None
 
 
+def environment(wanted: tuple[str, ...]) -> list[str]:
+    """`-e` values: a name alone has this process's value, and none when it has none."""
+    known = (text for text in wanted if "=" in text or text in os.environ)
+    return [text if "=" in text else f"{text}={os.environ[text]}" for text in known]
+
+
+def absolute(bind: str) -> str:
+    """A `-v` value whose source begins with a dot is a path from here; the engine is elsewhere."""
+    source, colon, rest = bind.partition(":")
+    return f"{os.path.abspath(source)}{colon}{rest}" if colon and source.startswith(".") else bind
+
+
 def published(specs: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, list[dict[str, str]]]]:
-    """`-p` values → ExposedPorts and PortBindings."""
+    """`-p` values → ExposedPorts and PortBindings.  A range of the container's ports goes to one of the host's as long,
+    or to chosen ones; a range of the host's for one port is the engine's to choose from."""
     exposed: dict[str, Any] = {}
     bindings: dict[str, list[dict[str, str]]] = {}
     for spec in specs:
         rest, _, protocol = spec.partition("/")
         host, _, inner = rest.rpartition(":")
         address, _, port = host.rpartition(":")
-        key = f"{inner}/{protocol or 'tcp'}"
-        exposed[key] = {}
-        bindings.setdefault(key, []).append({"HostIp": address.strip("[]"), "HostPort": port})
+        inside, outside = ports(inner, spec), ports(port, spec) if port else []
+        if len(inside) == 1 or not outside:
+            taken = [port] * len(inside)
+        elif len(inside) == len(outside):
+            taken = [str(number) for number in outside]
+        else:
+            raise click.BadParameter(f"{spec!r} has ranges that are not equally long", param_hint="--publish")
+        for number, given in zip(inside, taken, strict=True):
+            key = f"{number}/{protocol.lower() or 'tcp'}"
+            exposed[key] = {}
+            bindings.setdefault(key, []).append({"HostIp": address.strip("[]"), "HostPort": given})
     return exposed, bindings
+
+
+def ports(text: str, spec: str) -> range:
+    """`80` or `8000-8010`, of the `-p` value `spec`."""
+    first, _, last = text.partition("-")
+    try:
+        found = range(int(first), int(last or first) + 1)
+    except ValueError:
+        found = range(0)
+    if not found or not 0 <= found[0] <= found[-1] <= 65535:
+        raise click.BadParameter(f"{text!r} in {spec!r} is no port", param_hint="--publish")
+    return found
 
 
 def _run(client: Client, request: dict[str, Any], options: dict[str, Any]) -> int:
@@ -137,14 +172,21 @@ def _run(client: Client, request: dict[str, Any], options: dict[str, Any]) -> in
     waiting = client.stream(
         "POST", f"{target}/wait", {"condition": "removed" if options["auto_remove"] else "next-exit"}
     )
-    try:
-        client.call("POST", f"{target}/start")
-    except ApiError:
-        if options["auto_remove"]:
-            waiting.close()
-        raise
-    attached(client, stream, target, options["tty"], options["interactive"])
-    return int(json.loads(waiting.read())["StatusCode"])
+
+    def send(number: int) -> None:
+        with contextlib.suppress(ApiError):  # it has not begun, or has ended
+            client.call("POST", f"{target}/kill", {"signal": number})
+
+    with forwarded_signals(send):
+        try:
+            client.call("POST", f"{target}/start")
+        except ApiError:
+            if options["auto_remove"]:
+                waiting.close()
+            raise
+        if attached(client, stream, target, options["tty"], options["interactive"]):
+            return 0
+        return int(json.loads(waiting.read())["StatusCode"])
 
 
 def ensure_engine(client: Client) -> None:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 
 from boxwright.client import Hijacked
 
+DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q, which the engine takes for the wish to leave
+# What asks something of the program; the rest is between the terminal and this process.
+FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 HEADER = struct.Struct(">BxxxI")  # stream number, three zero bytes, length (Docker API, "Attach to a container")
 
 
@@ -39,6 +42,17 @@ def raw_terminal(resize: Callable[[int, int], None]) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, previous)
 
 
+@contextlib.contextmanager
+def forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
+    """Signals that come to this process are the container's, by `send(number)`, as with `docker run`."""
+    previous = {number: signal.signal(number, lambda got, _: send(got)) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 class Demultiplexer:
     """Turns the framed stream into writes on stdout and stderr; frames may be cut anywhere."""
 
@@ -62,24 +76,29 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def pump(stream: Hijacked, stdin: bool) -> None:
-    """Copy until the container's output ends; the end of stdin half-closes the connection."""
+def pump(stream: Hijacked, stdin: bool) -> bool:
+    """Copy until the container's output ends; the end of stdin half-closes the connection.
+
+    Returns True when it ended right after `DETACH_KEYS` were typed: the program goes on.
+    """
     sock = stream.sock
     feed = Demultiplexer(write_all).feed if stream.multiplexed else (lambda data: write_all(1, data))
     sys.stdout.flush()
     if stream.early:
         feed(stream.early)
     sources: list[int] = [sock.fileno(), *([0] if stdin else [])]
+    last = b""
     while True:
         ready, _, _ = select.select(sources, [], [])
         if sock.fileno() in ready:
             data = sock.recv(65536)
             if not data:
-                return
+                return last == DETACH_KEYS
             feed(data)
         if 0 in ready:
             typed = os.read(0, 65536)
             if typed:
+                last = (last + typed)[-len(DETACH_KEYS) :]
                 with contextlib.suppress(BrokenPipeError):
                     sock.sendall(typed)
             else:

@@ -167,14 +167,17 @@ def execute(
     if detach:
         client.call("POST", started, body={"Detach": True, "Tty": tty})
         return
-    attached(
-        client, client.hijack(started, body={"Detach": False, "Tty": tty}), f"/exec/{made['Id']}", tty, interactive
-    )
+    stream = client.hijack(started, body={"Detach": False, "Tty": tty})
+    if attached(client, stream, f"/exec/{made['Id']}", tty, interactive):
+        return
     sys.exit(client.call("GET", f"/exec/{made['Id']}/json")["ExitCode"] or 0)
 
 
-def attached(client: Client, stream: Hijacked, target: str, tty: bool, interactive: bool) -> None:
-    """Pump one attached stream, in raw mode when the program has a terminal and so have we."""
+def attached(client: Client, stream: Hijacked, target: str, tty: bool, interactive: bool) -> bool:
+    """Pump one attached stream, in raw mode when the program has a terminal and so have we.
+
+    Returns True when the person has left a program that goes on (ctrl-p ctrl-q).
+    """
 
     def resize(rows: int, columns: int) -> None:
         try:
@@ -185,9 +188,12 @@ def attached(client: Client, stream: Hijacked, target: str, tty: bool, interacti
     if tty and interactive and sys.stdin.isatty():
         with raw_terminal(resize):
             resize(*window_size())
-            pump(stream, stdin=True)
-    else:
-        pump(stream, stdin=interactive)
+            left = pump(stream, stdin=True)
+        if left:
+            click.echo("read escape sequence", err=True)
+        return left
+    pump(stream, stdin=interactive)
+    return False
 
 
 def each(names: tuple[str, ...], work: Any) -> None:
