@@ -1,6 +1,5 @@
 """Two engines on one machine, with roots, sockets and bridges of their own, never touch each other's objects."""
 
-import os
 import subprocess
 import sys
 import urllib.request
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import below
 from support.engine import Engine, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.timeout(600)]
@@ -44,14 +44,10 @@ def answers(port: int) -> bool:
 
 def kernel_objects(engine: Engine, name: str) -> dict[str, object]:
     """What the kernel holds for this engine: ports of its bridge, its firewall table, the container's process."""
-    instance = (engine.data_root / "instance").read_text().split()[0]
-    table = subprocess.run(
-        ["nft", "list", "table", "ip", f"boxwright_{instance}"], capture_output=True, text=True
-    ).stdout
-    elements = sorted(line.strip() for line in table.splitlines() if " : " in line)
     return {
-        "bridge ports": sorted(os.listdir(f"/sys/class/net/{engine.bridge}/brif")),
-        "firewall elements": elements,
+        "bridge ports": below.bridge_ports(engine),
+        "firewall elements": below.elements(engine),
+        "addresses": below.addresses(engine),
         "process": engine.inspect(name)["State"]["Pid"],
         "address": engine.inspect(name)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"],
     }
@@ -61,7 +57,7 @@ def test_one_ends_and_the_other_does_not_notice(pair: tuple[Engine, Engine]) -> 
     first, second = pair
     port = publish(first, "web")
     before = kernel_objects(first, "web")
-    assert before["firewall elements"]
+    assert all(before.values())
     publish(second, "web")  # the same name: each engine has its own
     second.restart()  # what reconciles at its start finds foreign objects too
     assert kernel_objects(first, "web") == before

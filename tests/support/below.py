@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sqlite3
+import subprocess
 from pathlib import Path
 
 from support.engine import Engine
@@ -35,10 +37,46 @@ def surplus(engine: Engine) -> list[str]:
     return found
 
 
+def instance(engine: Engine) -> str:
+    """The id that the names of its kernel objects carry."""
+    return (engine.data_root / "instance").read_text().split()[0]
+
+
+def elements(engine: Engine) -> list[str]:
+    """What the maps and sets of its firewall tables hold for containers."""
+    listed = ""
+    for family in ("ip", "bridge"):
+        command = ["nft", "list", "table", family, f"boxwright_{instance(engine)}"]
+        listed += subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    return sorted(line.strip(" \t,{}") for line in listed.splitlines() if " : " in line or "elements" in line)
+
+
+def bridge_ports(engine: Engine) -> list[str]:
+    """The interfaces of containers, on the host's side."""
+    return sorted(os.listdir(f"/sys/class/net/{engine.bridge}/brif"))
+
+
+def addresses(engine: Engine) -> list[str]:
+    """The addresses that its books give to containers, in quarantine too, and the ports that they publish."""
+    with contextlib.closing(sqlite3.connect(f"file:{engine.data_root}/boxwright.db?mode=ro", uri=True)) as books:
+        given = "SELECT address, link, endpoint FROM network_addresses WHERE endpoint IS NOT 'gateway'"
+        published = "SELECT protocol, host_ip, port FROM network_ports"
+        return sorted(str(row) for query in (given, published) for row in books.execute(query))
+
+
+def mounts(engine: Engine) -> list[str]:
+    """Mounts below its directories in the mount namespace of the host."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return sorted(point for point in points if point.startswith(f"{engine.home}/"))
+
+
 def groups(engine: Engine) -> set[str]:
     """The names of the containers' cgroups, without the one of the first process that waits for a start."""
-    instance = (engine.data_root / "instance").read_text().split()[0]
-    tops = [path for top in ("*/boxwright", "boxwright") for path in Path("/sys/fs/cgroup").glob(f"{top}-{instance}")]
+    tops = [
+        path
+        for top in ("*/boxwright", "boxwright")
+        for path in Path("/sys/fs/cgroup").glob(f"{top}-{instance(engine)}")
+    ]
     waiting = {f"spare-{pid}" for pid in named(engine, WAITING_SHIM)}
     return {path.name for top in tops for path in top.glob("*/")} - waiting
 
