@@ -47,8 +47,13 @@ def test_start_takes_a_host_config(fake: ServedFake, api: Any) -> None:
     assert api("POST", "/containers/box/start").status == 204
     assert api("POST", "/containers/box/start", b"").status == 204
     assert api("POST", "/containers/box/start", b'{"Binds":["/a:/b"]}').status == 204
+    assert api("POST", "/v1.24/containers/box/start", b'{"Privileged":true}').status == 204
+    for empty in (b"{}", b"null", b'{"Memory":0,"binds":[]}'):
+        assert api("POST", "/containers/box/start", empty).status == 204
     assert api("POST", "/containers/box/start", b"x", Content_Type="text/plain").status == 400
-    assert [call[2] for call in fake.backend.seen] == [None, None, types.HostConfig(binds=["/a:/b"])]
+    old = types.HostConfig(privileged=True, network_mode="default", ipc_mode="shareable", cgroupns_mode="host")
+    new = types.HostConfig(binds=["/a:/b"], network_mode="default")
+    assert [call[2] for call in fake.backend.seen] == [None, None, new, old, None, None, None]
 
 
 @pytest.mark.parametrize(

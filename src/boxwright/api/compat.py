@@ -10,8 +10,15 @@ from .versions import Version
 
 def create(version: Version, config: ContainerConfig, host: HostConfig, networking: NetworkingConfig) -> None:
     """Change the body of POST /containers/create to what a client of `version` means by it."""
-    host.network_mode = host.network_mode or "default"
     networking.endpoints_config = networking.endpoints_config or {}
+    if version < (1, 44) and config.healthcheck is not None:
+        config.healthcheck.start_interval = 0
+    host_config(version, host)
+
+
+def host_config(version: Version, host: HostConfig) -> None:
+    """The same for a HostConfig, of a create or of a start."""
+    host.network_mode = host.network_mode or "default"
     if host.pids_limit is not None and host.pids_limit <= 0:
         host.pids_limit = None
     if version < (1, 25):
@@ -28,8 +35,6 @@ def create(version: Version, config: ContainerConfig, host: HostConfig, networki
         host.kernel_memory = 0
     if version < (1, 43):
         host.annotations = None
-    if version < (1, 44) and config.healthcheck is not None:
-        config.healthcheck.start_interval = 0
     for mount in host.mounts or ():
         _mount(version, mount)
 

@@ -81,7 +81,7 @@ async def _create(
         points = mounts.decide(eng.store, config, host_config, eng.config.data_root)
         linked = links.resolve(eng.store, host_config)
         id = _new_id()
-        _complete(config, host_config, id)
+        complete(config, host_config, id)
         record = Record(
             id=id,
             name=names.clean(name) if name else "",
@@ -178,8 +178,8 @@ def _new_id() -> str:
             return id
 
 
-def _complete(config: ContainerConfig, host_config: HostConfig, id: str) -> None:
-    """Values that Docker decides at create and shows in inspect."""
+def complete(config: ContainerConfig, host_config: HostConfig, id: str) -> None:
+    """Values that Docker decides at create and shows in inspect; changes its arguments."""
     if not config.hostname:
         config.hostname = os.uname().nodename if host_config.network_mode == "host" else id[:12]
     if not host_config.privileged:

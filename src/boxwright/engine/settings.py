@@ -1,8 +1,8 @@
 """A container's settings: Docker's defaults filled in, checked against its rules and this host, refused by name when
 this engine does not honour them.
 
-`adapt` and `verify` run at create and when an old client sends a HostConfig at start; `verify_start` repeats what may
-have changed meanwhile.
+`adapt` and `verify` run at create and for a HostConfig with a start (`startbody`); `verify_start` repeats what may have
+changed meanwhile.
 """
 
 from __future__ import annotations
@@ -121,20 +121,6 @@ def verify_start(eng: Engine, container: Container) -> list[str]:
     """What may have changed since create: the kernel's abilities, the runtime.  Raises InvalidParameter."""
     eng.driver_of(container)
     return resources.verify(resources.copy(container.host_config), hostinfo.host())
-
-
-def adopt_host_config(eng: Engine, container: Container, host_config: HostConfig) -> None:
-    """Replace the resources and modes of create by those that an old client sends with start.
-
-    Mounts and links stay those of create: they are decided there.  Raises as `verify`.
-    """
-    adapt(eng, container.config, host_config)
-    host_config.timeout = host_config.timeout or container.host_config.timeout
-    host_config.owner, host_config.lease = container.host_config.owner, container.host_config.lease
-    verify(eng, container.config, host_config)
-    host_config.binds, host_config.mounts = container.host_config.binds, container.host_config.mounts
-    host_config.volumes_from, host_config.links = container.host_config.volumes_from, container.host_config.links
-    eng.store.replace(container, host_config=host_config)
 
 
 def _verify_config(config: ContainerConfig) -> None:

@@ -14,7 +14,20 @@ from contextlib import AsyncExitStack
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from boxwright.engine import endpoints, exits, health, limit, links, logdest, monitor, mounts, settings, spec, wait
+from boxwright.engine import (
+    endpoints,
+    exits,
+    health,
+    limit,
+    links,
+    logdest,
+    monitor,
+    mounts,
+    settings,
+    spec,
+    startbody,
+    wait,
+)  # fmt: skip
 from boxwright.engine.hooks import ContainerHooks
 from boxwright.engine.state import Operation, Status
 from boxwright.errdefs import Conflict, Error, InvalidParameter, NotFound, NotModified, StepError, System, host_failure
@@ -56,7 +69,7 @@ async def _by_hand(eng: Engine, container: Container, host_config: HostConfig | 
         if container.state.running:
             raise NotModified(f"container {container.id} is already running")
         if host_config is not None:
-            settings.adopt_host_config(eng, container, host_config)
+            await startbody.adopt(eng, container, host_config)
         await afresh(eng, container, timeline)
 
 

@@ -34,6 +34,7 @@ from boxwright.engine import (
     seccomp,
     security,
     spec,
+    startbody,
     store,
     telemetry,
 )
@@ -268,6 +269,7 @@ def _default_profile(config: Settings) -> str:
 async def _recover(eng: Engine) -> None:
     """Undo and finish what the last engine left, then find the containers again."""
     await create.recover(eng)
+    await startbody.recover(eng)
     await remove.recover(eng)
     # Snapshots keep layers, and images are reconciled with what is left of them.
     eng.snapshotter.reconcile({container.id for container in eng.store})

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import msgspec
 from aiohttp import web
 
 from boxwright import types
@@ -44,10 +45,20 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def start(call: Call) -> web.StreamResponse:
-    """POST /containers/{name}/start; a HostConfig in the body is taken from old clients."""
+    """POST /containers/{name}/start; a HostConfig in the body is taken from old clients, an empty one is none."""
     _traced(call)
-    await call.backend.start(call.name, await call.json(types.HostConfig))
+    host_config = await call.json(types.HostConfig)
+    if host_config is not None and _asks_for_nothing(host_config):
+        host_config = None
+    if host_config is not None:
+        compat.host_config(call.version, host_config)
+    await call.backend.start(call.name, host_config)
     return responses.empty()
+
+
+def _asks_for_nothing(host_config: types.HostConfig) -> bool:
+    given, usual = msgspec.structs.astuple(host_config), msgspec.structs.astuple(types.HostConfig())
+    return all(not value or value == default for value, default in zip(given, usual, strict=True))
 
 
 async def stop(call: Call) -> web.StreamResponse:
