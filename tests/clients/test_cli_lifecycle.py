@@ -199,6 +199,20 @@ def test_exec(engine: Engine, box: str) -> None:
     assert engine.ok("exec", box, "grep", "CapEff", "/proc/self/status").split()[1] == "00000000a80425fb"
 
 
+def test_exec_has_the_variables_of_links(engine: Engine) -> None:
+    """As long as the linked container runs; what the exec names itself, or takes away, counts."""
+    engine.ok("run", "-d", "--name", "db", "-e", "K=v", "busybox", "sleep", "600")
+    engine.ok("run", "-d", "--name", "web", "--link", "db:al", "-e", "OWN=1", "busybox", "sleep", "600")
+    shown = ("web", "sh", "-c", "echo $AL_NAME $AL_ENV_K $OWN")
+    try:
+        assert engine.ok("exec", *shown) == "/web/al v 1"
+        assert engine.ok("exec", "-e", "AL_ENV_K=mine", "-e", "OWN", *shown) == "/web/al mine"
+        engine.ok("stop", "-t", "0", "db")
+        assert engine.ok("exec", *shown) == "1"
+    finally:
+        engine.ok("rm", "-f", "web", "db")
+
+
 def test_exec_on_a_terminal(engine: Engine, box: str) -> None:
     with Terminal(["docker", "-H", engine.host, "exec", "-it", box, "sh"], rows=20, columns=70) as person:
         person.expect("# ")

@@ -109,10 +109,11 @@ def test_an_engine_is_started_twice(pair: tuple[Engine, Engine]) -> None:
 
 
 def test_both_pass_their_suite_side_by_side() -> None:
-    suite = str(Path(__file__).parents[1] / "clients" / "test_cli_objects.py")
+    clients = Path(__file__).parents[1] / "clients"
+    suites = [str(clients / f"test_cli_{name}.py") for name in ("objects", "run", "lifecycle")]
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", suite],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *suites],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for _ in range(2)

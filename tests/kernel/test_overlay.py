@@ -13,7 +13,7 @@ from support.tars import directory, member, pack, symlink
 from boxwright.libcontainer import rootfs
 from boxwright.storage import overlay
 from boxwright.storage.layers import MOST_LAYERS, Layer
-from boxwright.storage.mountpoints import DIRECTORIES, FILES
+from boxwright.storage.mountpoints import DIRECTORIES, FILES, LINKS, MARK
 from boxwright.storage.overlay import Overlay, supported
 from boxwright.storage.snapshotter import open_snapshotter
 
@@ -31,7 +31,7 @@ def made() -> Iterator[Stores]:
 
 def own(path: str) -> list[str]:
     """What the image and the container have in the root directory, without the mount points of every container."""
-    return sorted(set(os.listdir(path)) - set(DIRECTORIES))
+    return sorted(set(os.listdir(path)) - {*DIRECTORIES, MARK})
 
 
 def stack(made: Stores, count: int) -> list[str]:
@@ -123,11 +123,14 @@ def test_mount_points_are_there_and_in_nobodys_layer(made: Stores) -> None:
             assert os.stat(f"{path}/{name}").st_mode & 0o7777 == 0o755
         for name in FILES:
             assert os.path.isfile(f"{path}/{name}")
+        for name, target in LINKS.items():
+            assert os.readlink(f"{path}/{name}") == target
+        assert (os.stat(f"{path}/{MARK}").st_mode & 0o7777, os.stat(f"{path}/{MARK}").st_size) == (0o755, 0)
         os.unlink(f"{path}/etc/hostname")
     assert os.listdir(value["upper"]) == ["etc"]
     assert asyncio.run(made.snapshotter.changes(KEY)) == []
     with mounted(made.snapshotter.parts(KEY)[2]) as path:  # type: ignore[attr-defined]
-        assert sorted(os.listdir(path)) == ["dev", "etc", "proc", "sys"]  # as in dockerd's exports
+        assert sorted(os.listdir(path)) == [".dockerenv", "dev", "etc", "proc", "sys"]  # as in dockerd's exports
     with mounted(value) as path:
         assert not os.path.exists(f"{path}/etc/hostname")
     with mounted(made.snapshotter.view(chain)) as path:

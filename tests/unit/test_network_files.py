@@ -18,6 +18,8 @@ def test_hosts() -> None:
     text = files.hosts("h", addresses=["172.17.0.2"], extra=extra)
     assert text == BASE + "1.2.3.4\ta\n172.17.0.3\tdb dbhost dbname\n172.17.0.2\th\n"
     assert files.hosts("h", "x.y", ["172.17.0.2"]) == BASE + "172.17.0.2\th.x.y h\n"
+    assert files.hosts("h.x", addresses=["172.17.0.2"]) == BASE + "172.17.0.2\th.x h\n"
+    assert files.hosts("h.x", "y.z", ["172.17.0.2"]) == BASE + "172.17.0.2\th.x.y.z h\n"
     assert files.hosts("h") == BASE
     assert files.hosts("h", host_copy=b"127.0.0.1 vm", extra=[("1.1.1.1", "a")]) == "127.0.0.1 vm\n1.1.1.1\ta\n"
 

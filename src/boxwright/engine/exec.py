@@ -12,7 +12,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from boxwright.engine import detachkeys, limit, live, signals, spec
+from boxwright.engine import detachkeys, limit, links, live, signals, spec
 from boxwright.engine.attach import Pair, Stream
 from boxwright.engine.state import Status
 from boxwright.errdefs import Conflict, Error, InvalidParameter, NotFound, StepError, System, Unavailable
@@ -157,7 +157,7 @@ async def _run(
     """Start the session's process; returns after its execve."""
     config = session.config
     try:
-        process = spec.exec_process(eng, container, config)
+        process = spec.exec_process(eng, container, config, links.environment(eng, container, alive=True))
         if size and config.tty:
             process["consoleSize"] = {"height": size[0], "width": size[1]}
         session.running = True

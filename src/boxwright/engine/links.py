@@ -86,10 +86,16 @@ def to_docker(store: Store, container: Container) -> list[str] | None:
     return found or None
 
 
-def environment(eng: Engine, container: Container) -> list[str]:
-    """The environment that the links give; raises System when a linked container does not run."""
+def environment(eng: Engine, container: Container, alive: bool = False) -> list[str]:
+    """The environment that the links give.
+
+    alive: leave a linked container out that does not run; else it raises System.
+    """
     found: list[str] = []
-    for alias, child in _linked(eng, container):
+    linked = children(eng.store, container).items() if alive else _linked(eng, container)
+    for alias, child in linked:
+        if alive and not child.state.running:
+            continue
         found += variables(f"/{container.name}/{alias}", address(child), child.config)
     return found
 

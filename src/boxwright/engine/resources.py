@@ -255,7 +255,7 @@ def _limits(devices: Sequence[WeightDevice | ThrottleDevice] | None, key: str) -
             info = os.stat(device.path)
         except OSError as error:
             raise StepError(
-                f"{device.path}: {error.strerror}",
+                f"stat {device.path}: {(error.strerror or '').lower()}",
                 step="cgroup",
                 operation="stat",
                 path=device.path,

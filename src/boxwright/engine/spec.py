@@ -165,16 +165,22 @@ def _user(user: str, host_config: HostConfig) -> dict[str, Any]:
 
 
 def environment(
-    config: ContainerConfig, extra: list[str] | tuple[str, ...] = (), hostname: str | None = None
+    config: ContainerConfig,
+    extra: list[str] | tuple[str, ...] = (),
+    hostname: str | None = None,
+    tty: bool | None = None,
+    last: list[str] | None = None,
 ) -> list[str]:
-    """PATH, HOSTNAME and TERM, then `extra`, then the container's own, of which the last of a name wins.
+    """PATH, HOSTNAME and TERM, then `extra`, the container's own and `last`, of which the last of a name wins.
+
+    tty: of an exec session; the container's when None.
 
     An entry without "=" takes the variable away.  HOME is added by init, from the image's passwd.
     """
     found = {"PATH": DEFAULT_PATH, "HOSTNAME": f"HOSTNAME={hostname or config.hostname}"}
-    if config.tty:
+    if config.tty if tty is None else tty:
         found["TERM"] = "TERM=xterm"
-    for entry in (*extra, *(config.env or ())):
+    for entry in (*extra, *(config.env or ()), *(last or ())):
         name, equals, _ = entry.partition("=")
         if equals:
             found[name] = entry
@@ -344,15 +350,11 @@ def _compiled(eng: Engine, host_config: HostConfig) -> str | None:
     return eng.seccomp.compile(options.seccomp or "", _capabilities(host_config))
 
 
-def exec_process(eng: Engine, container: Container, config: ExecConfig) -> dict[str, Any]:
-    """The OCI process of an exec session in a running container."""
+def exec_process(eng: Engine, container: Container, config: ExecConfig, linked: list[str]) -> dict[str, Any]:
+    """The OCI process of an exec session in a running container.  linked: variables of its links."""
     own, host_config = container.config, container.host_config
     granted = list(_available()) if config.privileged else _capabilities(host_config)
     options = security.parse_options(host_config.security_opt or ())
-    env = {entry.partition("=")[0]: entry for entry in environment(own)}
-    if config.tty:
-        env.setdefault("TERM", "TERM=xterm")
-    env |= {entry.partition("=")[0]: entry for entry in config.env or ()}
     height, width = config.console_size or (0, 0)
     no_new_privileges = options.no_new_privileges
     return {
@@ -360,7 +362,7 @@ def exec_process(eng: Engine, container: Container, config: ExecConfig) -> dict[
         "consoleSize": {"height": height, "width": width},
         "user": _user(config.user or own.user, host_config),
         "args": list(config.cmd or ()),
-        "env": list(env.values()),
+        "env": environment(own, linked, tty=config.tty, last=config.env),
         "cwd": config.working_dir or own.working_dir or "/",
         "capabilities": {"bounding": granted, "effective": granted, "permitted": granted},
         "rlimits": _rlimits(eng, host_config),

@@ -44,7 +44,7 @@ async def adopt(eng: Engine, container: Container, host_config: HostConfig) -> N
     await spec.compile_seccomp(eng, host_config)
     linked = links.resolve(eng.store, host_config)
     named = _named(eng, container, host_config)
-    for field in ("binds", "volumes_from"):
+    for field in ("binds", "volumes_from", "links"):
         both = [*(getattr(old.host_config, field) or ()), *(getattr(host_config, field) or ())]
         setattr(host_config, field, list(dict.fromkeys(both)) or None)
     host_config.mounts = old.host_config.mounts

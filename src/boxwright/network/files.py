@@ -39,7 +39,10 @@ def hosts(
     else:
         lines = [f"{address}\t{names}\n" for address, names in _HOSTS]
     lines += [f"{address}\t{names}\n" for address, names in extra]
-    own = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    # A full name may be in either or in both; its first word is a name too, as with dockerd.
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    short, dot, _ = full.partition(".")
+    own = f"{full} {short}" if dot else full
     lines += [f"{address}\t{own}\n" for address in addresses]
     return "".join(lines)
 

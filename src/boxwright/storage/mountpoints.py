@@ -1,4 +1,4 @@
-"""What every container has something mounted on, as a layer below all others.
+"""What every container has something mounted on, or looks for, as a layer below all others.
 
 Most images lack some of these.  Without this layer each start would make them in the container's own one: work for the
 disk's journal, as much again at the removal, and a difference to the image that nobody made.
@@ -9,6 +9,9 @@ import os
 
 DIRECTORIES = ("dev", "etc", "proc", "sys")
 FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
+MARK = ".dockerenv"
+"""An empty file in the root directory: programs look for it to learn that they are in a container of Docker's kind."""
+LINKS = {"etc/mtab": "/proc/mounts"}
 
 
 def make_mount_points(path: str, temporary: str) -> None:
@@ -24,4 +27,17 @@ def make_mount_points(path: str, temporary: str) -> None:
         fd = os.open(f"{temporary}/fs/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         os.fchmod(fd, 0o644)
         os.close(fd)
+    for name, target in LINKS.items():
+        os.symlink(target, f"{temporary}/fs/{name}")
+    make_mark(f"{temporary}/fs")
     os.rename(temporary, path)
+
+
+def make_mark(root: str) -> None:
+    """Make the mark in `root`, unless something has its name."""
+    try:
+        fd = os.open(f"{root}/{MARK}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o755)
+    except FileExistsError:
+        return
+    os.fchmod(fd, 0o755)
+    os.close(fd)

@@ -10,6 +10,7 @@ from typing import Any
 
 from boxwright.errdefs import InvalidParameter
 from boxwright.storage.directories import DIRECTORY, Directories
+from boxwright.storage.mountpoints import make_mark
 from boxwright.storage.snapshotter import HOSTFS, Mount, Source, Unpacked
 
 
@@ -41,6 +42,7 @@ class Vfs(Directories):
         path = self.trash.place("snapshot")
         try:
             await self._make_tree(path, base or None)
+            make_mark(f"{path}/fs")
             os.close(os.open(f"{path}/lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             os.rename(path, f"{self.root}/{directory}")
         except BaseException:

@@ -291,13 +291,18 @@ def test_volumes_from(desire: Desire, tmp_path: Any) -> None:
 def test_exec_takes_the_containers_settings_and_its_own(desire: Desire) -> None:
     async def work(world: Desired) -> None:
         c = await world.make("web", {"Image": "app", "Env": ["A=1", "B=2"], "HostConfig": {"CapDrop": ["ALL"]}})
-        process = spec.exec_process(world.eng, c, ExecConfig(cmd=["ls"], env=["B=3", "C=4"], tty=True))
+        process = spec.exec_process(
+            world.eng, c, ExecConfig(cmd=["ls"], env=["B=3", "C=4"], tty=True), ["DB_NAME=/web/db", "A=9"]
+        )
         assert process["args"] == ["ls"] and process["cwd"] == "/srv"
         assert process["user"]["username"] == "1000"
-        assert {"A=1", "B=3", "C=4", "MODE=prod", "TERM=xterm"} <= set(process["env"])
+        assert {"A=1", "B=3", "C=4", "MODE=prod", "TERM=xterm", "DB_NAME=/web/db"} <= set(process["env"])
         assert process["capabilities"]["bounding"] == []
-        process = spec.exec_process(world.eng, c, ExecConfig(cmd=["ls"], user="0", working_dir="/x", privileged=True))
+        process = spec.exec_process(
+            world.eng, c, ExecConfig(cmd=["ls"], user="0", working_dir="/x", privileged=True, env=["A"]), []
+        )
         assert process["user"]["username"] == "0" and process["cwd"] == "/x"
+        assert not any(entry.startswith(("A=", "TERM=")) for entry in process["env"])
         assert "CAP_SYS_ADMIN" in process["capabilities"]["bounding"]
 
     desire(work)
