@@ -33,6 +33,7 @@ INSIDE: list[tuple[str, int, str]] = [
     ("-v /anon busybox sh -c 'touch /anon/x && ls /anon'", 0, "x"),
     ("--read-only busybox sh -c 'touch /dev/shm/x && touch /etc/hosts'", 1, ""),
     ("--read-only --tmpfs /run busybox sh -c 'touch /run/x && ls /run'", 0, "x"),
+    ("busybox grep -o '^overlay / overlay' /proc/mounts", 0, "overlay / overlay"),
     ("busybox sh -c 'stat -c %s%a /.dockerenv; readlink /etc/mtab'", 0, "0755\n/proc/mounts"),
     ("-h myhost --domainname ex.org busybox grep -c 'myhost.ex.org myhost' /etc/hosts", 0, "1"),
     ("-h myhost.ex.org busybox grep -c 'myhost.ex.org myhost$' /etc/hosts", 0, "1"),

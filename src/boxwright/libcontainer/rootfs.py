@@ -116,6 +116,7 @@ def _by_configuration(value: "dict[str, Any]") -> int:
     try:
         if _append is None and _takes_anything(context):
             raise fault(errno.EINVAL, "fsconfig", "lowerdir+")
+        mount.set_string(context, "source", "overlay")  # what `df` and `mount` inside call it
         for directory in value["lower"]:
             _set_directory(context, "lowerdir+", directory, held)
             _append = True
