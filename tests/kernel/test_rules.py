@@ -25,7 +25,7 @@ RULES: dict[int, list[str]] = {
     3: [
         "kernel/test_shim_deaths.py::test_a_shim_holds_no_descriptor_of_a_sibling_or_of_the_engine",
         "kernel/test_shim_deaths.py::test_the_program_inherits_nothing",
-        "kernel/test_init.py::test_leads_a_session_and_inherits_no_ignored_or_blocked_signal",
+        "kernel/test_init.py::test_inherits_no_ignored_or_blocked_signal",
         "kernel/test_namespaces.py::test_signals_of_a_parent_are_not_the_childs",
     ],
     4: [

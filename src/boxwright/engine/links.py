@@ -92,10 +92,7 @@ def environment(eng: Engine, container: Container, alive: bool = False) -> list[
     alive: leave a linked container out that does not run; else it raises System.
     """
     found: list[str] = []
-    linked = children(eng.store, container).items() if alive else _linked(eng, container)
-    for alias, child in linked:
-        if alive and not child.state.running:
-            continue
+    for alias, child in _linked(eng, container, alive=alive):
         found += variables(f"/{container.name}/{alias}", address(child), child.config)
     return found
 
@@ -118,10 +115,14 @@ def address(container: Container) -> str:
     return endpoint.address if endpoint else ""
 
 
-def _linked(eng: Engine, container: Container, starting: Container | None = None) -> list[tuple[str, Container]]:
+def _linked(
+    eng: Engine, container: Container, starting: Container | None = None, alive: bool = False
+) -> list[tuple[str, Container]]:
     if not container.host_config.links:
         return []
     found = list(children(eng.store, container).items())
+    if alive:
+        return [(alias, child) for alias, child in found if child.state.running]
     for alias, child in found:
         if not child.state.running and child is not starting:
             raise System(f"Cannot link to a non running container: /{child.name} AS /{container.name}/{alias}")

@@ -16,9 +16,9 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 _MACHINE = os.uname().machine
 _OLD = {
     "x86_64": {"pivot_root": 155, "setns": 308, "capget": 125, "capset": 126, "seccomp": 317, "bpf": 321, "clone": 56,
-               "keyctl": 250, "mknodat": 259, "finit_module": 313},
+               "keyctl": 250, "mknodat": 259, "finit_module": 313, "rt_sigaction": 13},
     "aarch64": {"pivot_root": 41, "setns": 268, "capget": 90, "capset": 91, "seccomp": 277, "bpf": 280, "clone": 220,
-                "keyctl": 219, "mknodat": 33, "finit_module": 273},
+                "keyctl": 219, "mknodat": 33, "finit_module": 273, "rt_sigaction": 134},
 }  # fmt: skip
 NUMBERS: dict[str, int] = {
     "pidfd_send_signal": 424,

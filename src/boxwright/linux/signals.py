@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]
 import ctypes
 import os
 
-from boxwright.linux.libc import check, function
+from boxwright.linux.libc import check, function, prepared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ ALL: frozenset[int] = frozenset(_signal.valid_signals())  # without the C librar
 _SET_BYTES = 128  # sizeof(sigset_t) in the C library
 _signalfd = function("signalfd", ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
 _SETTABLE = tuple(sorted(ALL - {SIGKILL, SIGSTOP}))
+_LIBRARYS = (
+    32,
+    33,
+)  # which the C library lets nobody set; its posix_spawn (make's, say) starts programs that ignore them
+_DEFAULT = bytes(32)  # the kernel's struct sigaction: SIG_DFL, no flags, nothing blocked
+_rt_sigaction = prepared("rt_sigaction", ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def ignore(number: int) -> None:
@@ -98,11 +104,13 @@ def send(pidfd: int, number: int) -> None:
 
 def reset() -> None:
     """Every disposition to its default (Python ignores SIGPIPE and SIGXFSZ, and what is ignored survives execve)
-    and no signal blocked."""
+    and no signal blocked.  For processes of one thread."""
     _signal.set_wakeup_fd(-1)
     for number in _SETTABLE:
         if _signal.getsignal(number) != _signal.SIG_DFL:
             _signal.signal(number, _signal.SIG_DFL)
+    for number in _LIBRARYS:
+        _rt_sigaction(number, _DEFAULT, None, 8)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
