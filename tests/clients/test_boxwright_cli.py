@@ -103,6 +103,31 @@ def test_signals_are_the_containers(engine: Engine, number: int, code: int) -> N
     assert boxwright(engine, "ps", "-aq").out == ""
 
 
+def test_a_program_that_takes_no_notice_of_signals(engine: Engine) -> None:
+    """The third one ends the command; the program goes on."""
+    script = "trap '' INT; echo ready; while :; do usleep 10000; done"
+    command = [*COMMAND, "-H", engine.host, "run", "--name", "deaf", "busybox", "sh", "-c", script]
+
+    def passed_on() -> int:
+        told = engine.ok("events", "--since", "1m", "--until", "0s", "-f", "event=kill", "-f", "container=deaf")
+        return len(told.splitlines())
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None and running.stdout.readline() == b"ready\n"
+            for count in (1, 2):
+                running.send_signal(signal.SIGINT)
+                wait_for(lambda count=count: passed_on() == count, "it is passed on")
+            assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+            assert running.wait(30) == 1
+            assert running.stderr is not None and b"got 3 SIGTERM/SIGINTs" in running.stderr.read()
+            assert engine.inspect("deaf")["State"]["Running"]
+        finally:
+            running.kill()
+            engine.ok("rm", "-f", "deaf")
+
+
 def test_what_is_of_the_client(engine: Engine, tmp_path: Path) -> None:
     """Variables by name and paths with a dot are of where the command runs."""
     (tmp_path / "file").write_text("here")

@@ -44,8 +44,20 @@ def raw_terminal(resize: Callable[[int, int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forwarded_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """Signals that come to this process are the container's, by `send(number)`, as with `docker run`."""
-    previous = {number: signal.signal(number, lambda got, _: send(got)) for number in FORWARDED}
+    """Signals that come to this process are the container's, by `send(number)`, as with `docker run`.
+
+    The third SIGINT or SIGTERM ends this process: a program that is PID 1 may well take no notice of them.
+    """
+    ends = 0
+
+    def forward(number: int, frame: object) -> None:
+        nonlocal ends
+        ends += number in (signal.SIGINT, signal.SIGTERM)
+        if ends == 3:
+            sys.exit("got 3 SIGTERM/SIGINTs, forcefully exiting")
+        send(number)
+
+    previous = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
         yield
     finally:
