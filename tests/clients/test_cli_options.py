@@ -106,6 +106,13 @@ def test_refused(engine: Engine, arguments: str, code: int, text: str) -> None:
     assert engine.ok("ps", "-aq") == ""
 
 
+def test_ports_on_the_hosts_network_are_warned_about(engine: Engine) -> None:
+    ran = engine.docker("run", "--rm", "--network", "host", "-p", "80:80", "busybox", "echo", "ran")
+    assert (ran.code, ran.text) == (0, "ran")
+    assert ran.err.strip() == "WARNING: Published ports are discarded when using host network mode"
+    assert engine.docker("run", "--rm", "--network", "host", "busybox", "true").err == ""
+
+
 def test_volumes_take_the_images_files_and_keep_them(engine: Engine) -> None:
     engine.ok("run", "--rm", "-v", "opt-etc:/etc", "busybox", "touch", "/etc/mine")
     listed = engine.ok("run", "--rm", "-v", "opt-etc:/x:ro", "busybox", "ls", "/x").split()

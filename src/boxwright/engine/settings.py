@@ -84,6 +84,8 @@ def verify(eng: Engine, config: ContainerConfig, host_config: HostConfig) -> lis
     networked = host_config.network_mode not in ("host", "none")
     if networked and not eng.config.ip_forward and not hostinfo.ip_forwarding():
         warnings.append("IPv4 forwarding is disabled. Networking will not work.")
+    if host_config.network_mode == "host" and host_config.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
     log = host_config.log_config
     if log.type == "journald" and log_flag(log.config or {}, "cache-disabled", False):
         warnings.append("cache-disabled has no effect with journald: its log is read from the cache, which is kept.")
