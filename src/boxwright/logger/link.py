@@ -65,6 +65,10 @@ class Link:
             return sock
         sock = socket.create_connection((host, port), DIAL_SECONDS)
         try:
+            if sock.getsockname() == sock.getpeername():
+                # Nobody listens on this port of loopback, and the kernel chose it for this end too: TCP lets a socket
+                # meet itself.  It would be filled up and then waited for, and keep the receiver from its own port.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_hostname=host)
             sock.settimeout(None)
