@@ -1,10 +1,11 @@
 """`docker stats`: the figures of running containers in Docker's shape, once or every second.
 
 One collector serves every stream: while anybody listens it reads, once a second and in one job of a thread, the figures
-of all containers that are listened to.  Single answers are read at once, but those that are asked for while a reading
-goes on share the next: a hundred requests at once are two jobs, not a hundred threads that wait for each other.
-A container that does not run has figures too, empty ones, so a stream that
-was begun before its start goes on through start and stop; only the container's removal ends it.
+of all containers that are listened to.  A single answer is read where it is asked for: the kernel has its figures in
+memory, and handing 0.2 ms of work to a thread costs half as much again.  Those that are asked for together, or while a
+reading goes on, share one job of a thread: a hundred requests at once are not a hundred threads in each other's way.
+A container that does not run has figures too, empty ones, so a stream that was begun before its start goes on through
+start and stop; only the container's removal ends it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PERIOD = 1.0  # seconds between two readings
+FEW = 2  # so many are read on the event loop in one of its turns
+QUICK = 0.002  # seconds; once a reading there took longer, the kernel is busy, and the next is a thread's
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _UNLIMITED = 2**64 - 1  # what cgroup v2's "max" is for Docker
 
@@ -134,6 +137,7 @@ class Collector:
     def __init__(self) -> None:
         self._asked: dict[Container, asyncio.Future[Json]] = {}
         self._answering: asyncio.Task[None] | None = None
+        self._quick, self._here = True, 0  # _here: readings on the loop in its present turn
         self._subscriptions: list[Subscription] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -148,6 +152,8 @@ class Collector:
     async def once(self, container: Container) -> Json:
         """A reading that begins after this call."""
         loop = asyncio.get_running_loop()
+        if self._answering is None and self._quick and self._here < FEW:
+            return self._read_here(container, loop)
         answer = self._asked.get(container) or self._asked.setdefault(container, loop.create_future())
         if self._answering is None:
             self._answering = loop.create_task(self._answer())
@@ -167,7 +173,19 @@ class Collector:
                     for answer, figures in zip(asked.values(), readings, strict=True):
                         answer.set_result(figures)
         finally:
-            self._answering = None
+            self._answering, self._quick = None, True
+
+    def _read_here(self, container: Container, loop: asyncio.AbstractEventLoop) -> Json:
+        if not self._here:
+            loop.call_soon(self._end_turn)
+        self._here += 1
+        begun = time.monotonic()
+        (figures,) = _read_each([_life(container)])
+        self._quick = time.monotonic() - begun < QUICK
+        return figures
+
+    def _end_turn(self) -> None:
+        self._here = 0
 
     def leave(self, subscription: Subscription) -> None:
         """Idempotent."""

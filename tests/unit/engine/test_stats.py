@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from contextlib import aclosing
 from pathlib import Path
 
@@ -85,9 +86,7 @@ def test_the_collector_rests_without_listeners(tmp_path: Path) -> None:
     lived(tmp_path, work)
 
 
-def test_single_answers_that_are_asked_for_at_once_share_two_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_single_answers_that_are_asked_for_at_once_share_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[int] = []
     read_each = stats._read_each
 
@@ -116,9 +115,32 @@ def test_single_answers_that_are_asked_for_at_once_share_two_jobs(
         assert isinstance(shots.pop(6), asyncio.CancelledError)
         assert [shot["name"] for shot in shots] == [f"/{n}" for n in ["c0", *names[:5], *names[6:], "c3"]]
         assert all(shot["cpu_stats"]["cpu_usage"]["total_usage"] == 7 for shot in shots)
-        assert jobs == [1, 20]
+        assert jobs == [1, *[1] * stats.FEW, 20 - stats.FEW]
         assert (await one(life, "c3"))["name"] == "/c3"
-        assert jobs == [1, 20, 1]
+        assert jobs == [1, *[1] * stats.FEW, 20 - stats.FEW, 1]
+
+    lived(tmp_path, work)
+
+
+def test_a_reading_that_took_long_sends_the_next_to_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where: list[bool] = []
+    read_each, own = stats._read_each, threading.get_ident()
+
+    def watched(lives: list) -> list:
+        where.append(threading.get_ident() == own)
+        return read_each(lives)
+
+    monkeypatch.setattr(stats, "_read_each", watched)
+
+    async def work(life: Life) -> None:
+        life.create()
+        await start.start(life.eng, "c")
+        for slow in (False, True, True, True):
+            monkeypatch.setattr(stats, "QUICK", 0.0 if slow else 60.0)
+            (shot,) = [f async for f in stats.stats(life.eng, "c", False, True)]
+            assert shot["cpu_stats"]["cpu_usage"]["total_usage"] == 7
+            await asyncio.sleep(0)  # the next turn of the loop
+        assert where == [True, True, False, True]  # once in a thread, and it is tried again
 
     lived(tmp_path, work)
 

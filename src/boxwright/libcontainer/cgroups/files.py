@@ -67,7 +67,11 @@ def read_or(path: str, otherwise: str) -> str:
 
 def number(path: str, otherwise: int = 0) -> int:
     """A file that holds one number; "max" is -1; `otherwise` when it cannot be read."""
-    return as_number(_record(path).decode(errors="replace").strip(), otherwise)
+    record = _record(path)
+    try:
+        return int(record)
+    except ValueError:
+        return as_number(record.decode(errors="replace").strip(), otherwise)
 
 
 def _record(path: str) -> bytes:

@@ -1,9 +1,13 @@
 """Usage of a v1 group in the shape of Manager.stats."""
 
+import os
+from time import monotonic
+
 from boxwright.libcontainer.cgroups import files
 
 # sysconf(_SC_CLK_TCK) is 100 on every Linux architecture that Python runs on; cpuacct.stat counts in it.
 _TICK_NS = 10_000_000
+_TABLES_SECONDS = 10.0  # for so long the groups below one parent are taken to have the same files
 # "No limit" is the largest page multiple below 2^63.
 _UNLIMITED = 1 << 62
 
@@ -85,15 +89,31 @@ def _pids(directory: str | None) -> dict[str, object]:
 def _blkio(directory: str | None) -> dict[str, object]:
     if not directory:
         return {}
-    result: dict[str, object] = {table: [] for table in _BLKIO}
-    # Most kernels have but two of the sixteen: looking is cheaper than failing to open the others.
-    present = files.names(directory)
-    for table, names in _BLKIO.items():
-        for name in names:
-            if name in present and (text := files.read_or(f"{directory}/{name}", "")):
-                result[table] = [entry for line in text.splitlines() if (entry := _entry(line))]
-                break
-    return result
+    result: dict[str, object] = {}
+    for table, name in _tables(directory):
+        if table not in result and (text := files.read_or(f"{directory}/{name}", "")):
+            result[table] = [entry for line in text.splitlines() if (entry := _entry(line))]
+    return {**{table: [] for table in _BLKIO}, **result}
+
+
+_seen: dict[str, tuple[float, list[tuple[str, str]]]] = {}  # parent directory → (when it was looked at, tables)
+
+
+def _tables(directory: str) -> list[tuple[str, str]]:
+    """(table, file) of what this group has, the first to be believed first.
+
+    Most kernels have but two of the sixteen, and a listing costs as much as reading four files: the groups below one
+    parent have the same, until a scheduler's module comes or goes.
+    """
+    parent = os.path.dirname(directory)
+    since, found = _seen.get(parent, (0.0, []))
+    if not found or monotonic() - since > _TABLES_SECONDS:
+        present = files.names(directory)
+        found = [(table, name) for table, names in _BLKIO.items() for name in names if name in present]
+        if len(_seen) > 64:  # parents of containers that are long gone
+            _seen.clear()
+        _seen[parent] = (monotonic(), found)
+    return found
 
 
 def _entry(line: str) -> dict[str, object] | None:
