@@ -11,6 +11,10 @@ import pytest
 from support import below
 from support.engine import Engine, wait_for
 
+from boxwright.libcontainer.cgroups import hierarchy
+
+V1 = hierarchy.detect() == "fs"
+
 pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.timeout(180)]
 
 
@@ -68,6 +72,32 @@ def test_a_start_that_nobody_waits_for_any_more_leaves_the_next_alone(own: Engin
     state = own.inspect("twice")["State"]
     assert (state["Running"], state["Pid"]) == (True, pid)
     own.ok("rm", "-f", "twice")
+    wait_for(lambda: not below.groups(own), "no cgroup is left")
+
+
+def test_what_a_first_process_made_alone_goes_with_the_next_engine(own: Engine) -> None:
+    """The engine has told the first process and not (as far as it ever hears) the shim: its cgroup is there."""
+    late = waiting(own)
+    os.kill(late, signal.SIGSTOP)
+    wait_for(lambda: stopped(late), "it is stopped")
+    name = own.ok("create", "--name", "alone", "--network", "none", "busybox", "true")
+    thread = ask_to_start(own, "alone")
+    if V1:  # the only one on which the first process is told by the engine
+        wait_for(lambda: name in below.groups(own), "the first process has made the cgroup")
+    own.kill()
+    thread.join(60)
+    first = below.named(own, below.WAITING_PROCESS)
+    os.kill(late, signal.SIGKILL)
+    wait_for(lambda: below.dead(late) and all(map(below.dead, first)), "they have ended")
+    if V1:
+        assert name in below.groups(own)  # nobody was left to remove it
+    own.start()
+    assert name not in below.groups(own)
+    assert below.groups(own) <= {"spare"}
+    state = own.inspect("alone")["State"]
+    assert (state["Status"], state["ExitCode"]) == ("created", 128) and "engine ended" in state["Error"]
+    own.ok("start", "-a", "alone")
+    own.ok("rm", "alone")
     wait_for(lambda: not below.groups(own), "no cgroup is left")
 
 

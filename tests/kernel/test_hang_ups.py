@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,6 +180,61 @@ def test_a_start_says_that_an_earlier_one_is_in_its_way(bench: Bench, monkeypatc
             os.kill(launcher, signal.SIGCONT)
         monkeypatch.undo()
         assert (await ended(await driver.start(request, Hooks()))).exit_code == 3
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
+
+
+def test_a_start_that_says_a_word_and_then_hangs_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its shim is stopped after it has told of the first process: it is ended, and the next start begins."""
+    monkeypatch.setattr(running, "HANG_SECONDS", 0.5)
+    monkeypatch.setattr(lives, "LEAVE_SECONDS", 0.5)
+    request = bench.request("sh", "-c", "exit 3", configure_network=True)
+    hung: list[int] = []
+
+    async def network(pid: int, netns_fd: int, netlink_fd: int) -> None:
+        hung.append(await the_one(bench, "boxwright-shim"))
+        os.kill(hung[0], signal.SIGSTOP)
+
+    async def body(driver: Driver) -> None:
+        with pytest.raises(StepError, match="said nothing for 0 s in the middle of the start") as failure:
+            await driver.start(request, Recorder(network))
+        assert "does not answer" in failure.value.hint
+        async with asyncio.timeout(DEADLINE):
+            while hung[0] in bench.shims():
+                await asyncio.sleep(0.001)
+        bench.assert_nothing_of(request)
+        monkeypatch.undo()
+        request.generation += 1
+        # As the engine does for a volatile upper before it is used again.
+        shutil.rmtree(Path(request.container_dir) / "work" / "work" / "incompat")
+        assert (await ended(await driver.start(request, Recorder()))).exit_code == 3
+
+    run(bench, body)
+    bench.assert_nothing_of(request)
+
+
+def test_the_engines_own_part_of_a_start_may_take_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(running, "HANG_SECONDS", 0.05)
+    request = bench.request("sh", "-c", "exit 3", configure_network=True)
+    patience: list[float] = []
+    looked = running.NativeRunning._await_word
+
+    def counted(life: running.NativeRunning, seconds: float) -> None:
+        patience.append(seconds)
+        looked(life, seconds)
+
+    monkeypatch.setattr(running.NativeRunning, "_await_word", counted)
+
+    async def network(pid: int, netns_fd: int, netlink_fd: int) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while len(patience) < 4:  # it has been looked at three times
+                await asyncio.sleep(0.001)
+        monkeypatch.setattr(running, "HANG_SECONDS", DEADLINE)
+
+    async def body(driver: Driver) -> None:
+        assert (await ended(await driver.start(request, Recorder(network)))).exit_code == 3
 
     run(bench, body)
     bench.assert_nothing_of(request)

@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from _socket import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from boxwright import errdefs
+from boxwright.launcher import jobs as jobs_module
+from boxwright.launcher import packets
 from boxwright.launcher.client import Launcher
 from boxwright.launcher.jobs import Jobs
 
@@ -84,6 +88,44 @@ def test_a_cancelled_job_ends() -> None:
             os.close(fd)
 
     with_jobs(body)
+
+
+def test_a_job_in_the_queue_of_a_launcher_that_is_killed_runs_in_the_next() -> None:
+    async def body(jobs: Jobs, root: Path) -> None:
+        with pytest.raises(errdefs.Error, match="no such job"):
+            await jobs.run("unknown", {})
+        (launcher,) = workers(root)
+        os.kill(launcher, signal.SIGSTOP)
+        waiting = asyncio.ensure_future(jobs.run("unknown", {}))
+        for _ in range(100):  # the loop's turns: what it has to send is in the queue by then
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        os.kill(launcher, signal.SIGKILL)
+        with pytest.raises(errdefs.Error, match="no such job: unknown"):
+            await waiting
+        assert launcher not in workers(root)
+
+    with_jobs(body)
+
+
+@pytest.mark.parametrize(("begins", "attempts"), [(False, jobs_module.ATTEMPTS), (True, 1)])
+def test_a_job_that_dies_is_asked_for_again_unless_it_had_begun(begins: bool, attempts: int) -> None:
+    class Deadly(Launcher):
+        asked = 0
+
+        async def spawn(self, control_fd: int, asked: bytes = packets.FORK) -> None:
+            self.asked += 1
+            if begins:
+                packets.send(socket(fileno=os.dup(control_fd)), {"begun": True})
+
+    async def whole(root: str) -> int:
+        launcher = Deadly(root, "worker")
+        with pytest.raises(errdefs.System, match=r"the job 'tree\.copy' died"):
+            await Jobs(launcher).run("tree.copy", {})
+        return launcher.asked
+
+    with tempfile.TemporaryDirectory(prefix="boxwright-jobs-") as directory:
+        assert asyncio.run(asyncio.wait_for(whole(directory), DEADLINE)) == attempts
 
 
 def test_a_worker_that_nobody_needs_goes_and_the_next_job_has_another() -> None:

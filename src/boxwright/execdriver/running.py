@@ -22,6 +22,7 @@ from boxwright.libcontainer import cgroups
 from boxwright.logger.timestamps import rfc3339nano
 
 ANSWER_SECONDS = 30.0  # for a verb; a shim that needs longer is stopped, or the machine is
+HANG_SECONDS = 120.0  # between two words about a start: a mount from a server that does not answer takes long
 RELEASE_SECONDS = 10.0
 SEEN_SECONDS = 5.0  # for a shim to tell of an end that is there
 RETURNS = 3  # to a shim that hangs up on us, in one life
@@ -65,6 +66,7 @@ class NativeRunning:
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._seq = self._start_time = 0
         self._leaving = self._heard = False
+        self._heard_at = 0.0  # on the loop's clock
         self._starting: set[str] = set()  # execs that have been asked for
         self._early: dict[str, dict[str, Any]] = {}  # … and have ended before their caller knew
         self._network: asyncio.Task[None] | None = None
@@ -119,8 +121,9 @@ class NativeRunning:
                 raise errdefs.System(f"cannot reach the shim of container {self.id}: {failure.strerror}") from failure
 
     async def started(self) -> None:
-        """Wait for execve.  Raises what failed, once the shim has undone the rest; Lost when it never says a word."""
-        patience = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._hang_up_on_silence)
+        """Wait for execve.  Raises what failed, once the shim has undone the rest; Lost when it never says a word, Died
+        when it says no more."""
+        self._await_word(ANSWER_SECONDS)
         try:
             await asyncio.shield(self._begun)
         except asyncio.CancelledError:
@@ -128,12 +131,25 @@ class NativeRunning:
                 self._abort()
             raise
         finally:
-            patience.cancel()
+            self._patience.cancel()
+
+    def _await_word(self, seconds: float) -> None:
+        self._patience = asyncio.get_running_loop().call_later(seconds, self._hang_up_on_silence)
 
     def _hang_up_on_silence(self) -> None:
         """Stopped or stuck: when it wakes up it finds nobody to begin for (see `lives.py`)."""
-        if not self._heard and self._channel is not None:
-            self._channel.close()
+        if self._channel is None:
+            return
+        if self._heard:
+            ours = self._network is not None and not self._network.done()  # the engine's own part is under way
+            since = 0.0 if ours else asyncio.get_running_loop().time() - self._heard_at
+            if since < HANG_SECONDS:
+                self._await_word(HANG_SECONDS - since)
+                return
+            what = f"the container's shim has said nothing for {HANG_SECONDS:.0f} s in the middle of the start"
+            hint = "it is stopped, or waits for the kernel: a mount or device that does not answer"
+            self._fail(Died(what, step="shim", hint=hint))
+        self._channel.close()
 
     async def greeted(self) -> bool:
         """Wait for the hello of a shim that was there before; False when it is not this life."""
@@ -156,7 +172,7 @@ class NativeRunning:
         if message.get("type") == "prepared":  # meant for who waits, and not a word about this start
             protocol.close_all(fds)
             return
-        self._heard = True
+        self._heard, self._heard_at = True, asyncio.get_running_loop().time()
         if message.get("type") == "created" and len(fds) == 2 and self._network is None:
             self._network = asyncio.ensure_future(self._configure(message["pid"], fds[0], fds[1]))
             return
@@ -180,6 +196,7 @@ class NativeRunning:
             if not isinstance(error, Exception):
                 raise
         else:
+            self._heard_at = asyncio.get_running_loop().time()  # the next word is the shim's
             self.send("go", {})
         finally:
             protocol.close_all((netns_fd, netlink_fd))

@@ -15,6 +15,7 @@ from boxwright import errdefs
 from boxwright.launcher import launcher, packets
 
 NAMES = {"shim": "launcher.sock", "worker": "worker.sock"}
+_SPOKEN = {"shim": packets.PROTOCOL, "worker": 3}  # how its children talk; a number of its own for each kind
 _ATTEMPTS = 3
 
 # One thread, no caches that grow: what a shim frees goes back to the kernel.
@@ -127,7 +128,7 @@ class Launcher:
     def _find(self) -> socket | None:
         """A launcher that is already there and of our version."""
         try:
-            if os.readlink(f"{self._exec_root}/{self._name()}.version") != version():
+            if os.readlink(f"{self._exec_root}/{self._name()}.version") != version(self._kind):
                 self._retire()
                 return None
             return packets.connect(self._exec_root, self._name())
@@ -172,12 +173,12 @@ class Launcher:
         link = f"{self._exec_root}/{self._name()}.version"
         if os.path.lexists(link):
             os.unlink(link)
-        os.symlink(version(), link)
+        os.symlink(version(self._kind), link)
 
 
-def version() -> str:
+def version(kind: str) -> str:
     """What a launcher must have been executed from to serve this engine."""
-    return f"{boxwright.__version__}-{packets.PROTOCOL}-{sys.implementation.cache_tag}"
+    return f"{boxwright.__version__}-{_SPOKEN[kind]}-{sys.implementation.cache_tag}"
 
 
 def _environment() -> dict[str, str]:

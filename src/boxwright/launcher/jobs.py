@@ -3,6 +3,9 @@
 What needs a namespace, a root, or reads hostile input runs in a child of the worker launcher, which has none of the
 engine's memory, sockets or descriptors.  Cancelling the call, or the engine's death, closes the job's socket, and that
 ends the job.
+
+A job's first word says that it has begun.  One that ends without it was in the queue of a launcher that died, or died
+before it had read what it is about: it has done nothing, and is asked for again.
 """
 
 import asyncio
@@ -13,6 +16,12 @@ from boxwright import errdefs
 from boxwright.launcher import protocol
 from boxwright.launcher.channel import Channel
 from boxwright.launcher.client import Launcher
+
+ATTEMPTS = 3  # for a job that has not begun
+
+
+class _NotBegun(errdefs.System):
+    """A job is gone, and has done nothing."""
 
 
 class Jobs:
@@ -33,14 +42,32 @@ class Jobs:
         args: JSON-ready.  fds: stay the caller's.  progress: called with each dict that the job emits.
         Raises the job's error (an errdefs class), System when it dies.
         """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._run(kind, args, fds, progress)
+            except _NotBegun:
+                continue
+        return await self._run(kind, args, fds, progress)
+
+    async def _run(
+        self,
+        kind: str,
+        args: dict[str, Any],
+        fds: Sequence[int],
+        progress: Callable[[dict[str, Any]], None] | None,
+    ) -> dict[str, Any]:
+        begun = False
         ours, theirs = protocol.pair()
         done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
         def received(message: dict[str, Any], passed: list[int]) -> None:
+            nonlocal begun
             protocol.close_all(passed)
             if done.done():
                 return
-            if "progress" in message:
+            if "begun" in message:
+                begun = True
+            elif "progress" in message:
                 if progress is not None:
                     progress(message["progress"])
             elif "error" in message:
@@ -50,7 +77,8 @@ class Jobs:
 
         def closed() -> None:
             if not done.done():
-                done.set_exception(errdefs.System(f"the job {kind!r} died"))
+                failure = errdefs.System if begun else _NotBegun
+                done.set_exception(failure(f"the job {kind!r} died"))
 
         channel = Channel(ours, received, closed)
         try:

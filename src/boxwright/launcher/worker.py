@@ -4,6 +4,7 @@ The request names a job of the table below; its arguments are data, its descript
 
     engine                              worker's child
       ├── {kind, args} + descriptors ────►│
+      │◄── {begun: true} ─────────────────┤  it has the request; nothing is done before
       │◄── {progress: {…}} ───────────────┤  any number
       │◄── {result: {…}} | {error: {…}} ──┤  once, then the child ends
 """
@@ -72,6 +73,10 @@ def serve(sock: socket, _asked: bytes = b"") -> None:
     if request is None:
         return
     message, fds = request
+    try:
+        protocol.send(sock, {"begun": True})
+    except OSError:  # nobody waits for it
+        return
     try:
         answer = {"result": _run(sock, message, fds)}
     except Exception as error:
