@@ -90,7 +90,10 @@ class Controller:
             for network in self._networks.values():
                 await self._drivers[network.driver].close(network)
             if self._config.iptables:
-                await self._filter.submit(self._firewall.remove)
+                try:
+                    await self._filter.submit(self._firewall.remove)
+                except System as error:
+                    log.warning("the packet filter's tables stay: %s", error)
         self._started = False
         self._loop.remove_reader(self._monitor.fileno())
         self._monitor.close()

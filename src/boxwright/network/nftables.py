@@ -4,6 +4,8 @@ import ctypes
 import json
 
 from boxwright.errdefs import System
+from boxwright.linux.netlink import Socket
+from boxwright.network import foreign_sets
 
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _OUTPUT_HANDLE = 1 << 3  # NFT_CTX_OUTPUT_HANDLE
@@ -37,13 +39,23 @@ class Nftables:
             raise System("libnftables could not open a netlink socket")
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
+        # nft_ctx_input_get_flags came with 1.0.9, which reads every set.
+        fragile = not hasattr(library, "nft_ctx_input_get_flags")
+        self._sets: Socket | None = foreign_sets.open_socket() if fragile else None
 
     def close(self) -> None:
         """Free the context."""
         self._library.nft_ctx_free(self._context)
+        if self._sets is not None:
+            self._sets.close()
 
     def run(self, commands: str) -> None:
         """Carry out `commands` (nft's syntax) as one transaction; raises NftablesError with nft's own text."""
+        if self._sets is not None and (found := foreign_sets.deadly(self._sets)):
+            raise NftablesError(
+                f"nftables: set {found!r} was written by a newer nftables than this machine's libnftables can read"
+                " (1.0.9 could): remove its table, or install a newer libnftables1"
+            )
         if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()):
             text = self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
             raise NftablesError(f"nftables: {text.strip()}")
