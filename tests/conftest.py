@@ -1,6 +1,7 @@
 """Fixtures of every suite: a real engine, and the comparison of the machine before and after each module."""
 
 import os
+import re
 import select
 from collections.abc import Iterator
 
@@ -12,16 +13,31 @@ from support.leaks import Snapshot
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--leak-check", action="store_true", help="fail a module that leaves something on the machine")
-    parser.addoption("--count-commands", action="store_true", help="tell how many commands of the docker CLI ran")
+    told = "tell how many commands of the docker CLI ran, and fail when fewer forms of them than this did"
+    parser.addoption("--count-commands", nargs="?", type=int, const=0, metavar="LEAST", help=told)
+
+
+def forms() -> set[tuple[str, ...]]:
+    """The commands that ran, without what differs only by an id, a number or a directory of a test."""
+    varies = re.compile(r"[0-9a-f]{12,64}|\d+|/tmp/[\w/.-]+")
+    return {tuple(varies.sub("…", word) for word in command) for command in COMMANDS}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    least = session.config.getoption("--count-commands")
+    if least and len(forms()) < least:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not terminalreporter.config.getoption("--count-commands"):
+    least = terminalreporter.config.getoption("--count-commands")
+    if least is None:
         return
     known = {tuple(command.split()): state for command, state in commands().items()}
     ran = {verb for verb in known if any(c[: len(verb)] == verb for c in COMMANDS)}
     told = (
-        f"docker CLI: {COMMANDS.total()} commands ran, {len(COMMANDS)} different ones, {len(ran)} of {len(known)} verbs"
+        f"docker CLI: {COMMANDS.total()} commands ran, {len(COMMANDS)} different ones, {len(forms())} forms"
+        f" (least: {least}), {len(ran)} of {len(known)} verbs"
     )
     terminalreporter.write_line(told)
     never = sorted(" ".join(verb) for verb, state in known.items() if verb not in ran and state != "client")

@@ -27,6 +27,21 @@ TIMEOUT = 60.0  # seconds in which the head of an answer has to be there
 ALLOWED = {501, 503}
 # What takes other people's networks or registries to answer.
 LEFT_OUT = ("/images/search", "/distribution", "/auth", "/plugins/pull", "/plugins/privileges")
+NOWHERE = "127.0.0.1:1"  # refuses the connection
+# What is to be fetched is never a made-up name, which would be looked up; and a stop without end, or of 2^63 seconds,
+# waits so long: that is what was asked for.
+SOURCES = (
+    "-",
+    "",
+    f"http://{NOWHERE}/a.tar",
+    f"{NOWHERE}/a",
+    "ftp://a/b",
+    "http://",
+    "http://[",
+    "\u00e9://a",
+    "a b\n",
+)
+BOUNDED = {"t": (0, 1, "x", ""), "fromSrc": SOURCES, "remote": SOURCES}
 WORDS = ("true", "busybox", "box", "idle", "x", "", "0", "-1", "no", "none", "default", "TERM", "1.5", "a=b", "a:b")
 ODD = (
     "\u00e9",
@@ -120,8 +135,7 @@ def request(
             text = maker._string({}, 0) or "x"
             path = path.replace("{" + name + "}", quote(text.encode("utf-8", "surrogatepass"), safe=""))
         elif place == "query" and maker.maybe(0.5):
-            # A stop without end, or of 2^63 seconds, waits so long: that is what was asked for.
-            value = maker.chance.choice((0, 1, "x", "")) if name == "t" else maker.value(parameter)
+            value = maker.chance.choice(BOUNDED[name]) if name in BOUNDED else maker.value(parameter)
             text = value if isinstance(value, str) else json.dumps(value)
             query.append(f"{quote(name)}={quote(text.encode('utf-8', 'surrogatepass'))}")
         elif place == "body" and maker.maybe(0.9):
@@ -153,7 +167,8 @@ def test_made_up_requests(engine: Engine, api: dict[str, Any], say: Callable[[st
         told = f"case {number} of seed {SEED}: {case}"
         say(told)
         status, answer = send(engine, *case)
-        elsewhere = b"registry-1.docker.io" in answer  # a pull: whether that registry is reached is not ours
+        # A pull or a download: whether the other side is reached is not ours.
+        elsewhere = b"registry-1.docker.io" in answer or NOWHERE.encode() in answer
         assert status < 500 or status in ALLOWED or elsewhere, f"{status}: {told}\n{engine.log.read_text()[-3000:]}"
         assert engine.process
         assert engine.process.poll() is None, told
