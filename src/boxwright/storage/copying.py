@@ -77,10 +77,13 @@ def _walk(writer: Writer, directory: int, path: bytes, depth: int) -> None:
         if not depth:
             raise InvalidParameter(f"the tree is too deep: {path[:200].decode(errors='replace')}")
         with os.scandir(directory) as entries:
-            found = sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries)
-        for name, is_directory in found:
+            found = sorted(
+                (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False))
+                for entry in entries
+            )
+        for name, is_directory, is_file in found:
             below = path + b"/" + name
-            writer.add(below, directory, name)
+            writer.add(below, directory, name, is_file)
             if not is_directory:
                 continue
             try:

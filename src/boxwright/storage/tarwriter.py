@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 BLOCK_SIZE = 512
@@ -91,6 +92,7 @@ def _block(
     return _HEADER.pack(*fields[:6], checksum, *fields[7:])
 
 
+@lru_cache(maxsize=512)  # modes, owners and times are the same for many
 def _octal(value: int, width: int) -> bytes:
     """A field of `width` bytes; 0 for what does not fit, which then is in a pax record."""
     digits = b"%0*o" % (width - 1, value) if value >= 0 else b""
@@ -152,18 +154,20 @@ class Writer:
         self._buffer = memoryview(bytearray(_CHUNK))
         self._filled = 0
 
-    def add(self, path: bytes, parent: int, name: bytes) -> None:
-        """The file, directory, … `name` of the directory `parent`, as the member `path`; not what is in it."""
+    def add(self, path: bytes, parent: int, name: bytes, regular: bool = False) -> None:
+        """The file, directory, … `name` of the directory `parent`, as the member `path`; not what is in it.
+
+        regular: a regular file was seen there, so it is opened without another look.
+        """
         try:
+            if regular and self._file(path, parent, name):
+                return
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             kind = _KINDS.get(stat.S_IFMT(status.st_mode))
             if kind is None:
                 return  # a socket: nothing can be connected to it any longer
-            if kind != b"5" and status.st_nlink > 1:
-                first = self._links.setdefault((status.st_dev, status.st_ino), path)
-                if first != path:
-                    self.send(self._header(path, b"1", status, link=first))
-                    return
+            if kind != b"5" and self._is_link(path, status):
+                return
             if kind == b"0":
                 self._file(path, parent, name)
             elif kind == b"5":
@@ -210,18 +214,31 @@ class Writer:
         if filled:
             self._write(self._buffer[:filled])
 
-    def _file(self, path: bytes, parent: int, name: bytes) -> None:
+    def _is_link(self, path: bytes, status: os.stat_result) -> bool:
+        """Whether the file has been a member before, under another name: then it is a link to that."""
+        if status.st_nlink < 2:
+            return False
+        first = self._links.setdefault((status.st_dev, status.st_ino), path)
+        if first == path:
+            return False
+        self.send(self._header(path, b"1", status, link=first))
+        return True
+
+    def _file(self, path: bytes, parent: int, name: bytes) -> bool:
+        """False when it is no regular file, and nothing was written."""
         fd = os.open(name, _READ, dir_fd=parent)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                return
+                return False
+            if self._is_link(path, status):
+                return True
             records = attributes(fd)
             ranges = _ranges(fd, status)
             if ranges is None:
                 self.send(self._header(path, b"0", status, size=status.st_size, records=records))
                 self._content(fd, [(0, status.st_size)])
-                return
+                return True
             numbers = [len(ranges), *(number for pair in ranges for number in pair)]
             plan = b"".join(b"%d\n" % number for number in numbers)
             plan += bytes(-len(plan) % BLOCK_SIZE)
@@ -233,6 +250,7 @@ class Writer:
             self.send(self._header(path, b"0", status, size=size, records=records))
             self.send(plan)
             self._content(fd, ranges)
+            return True
         finally:
             os.close(fd)
 

@@ -88,7 +88,9 @@ def test_a_file_that_is_cut_after_its_header_is_filled_up_with_zeroes(tmp_path: 
         assert archive.extractfile("f").read() == b"x" * left + bytes(size - left)  # type: ignore[union-attr]
 
 
-def test_every_kind_of_file_and_its_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize("regular", [False, True])
+def test_every_kind_of_file_and_its_header(tmp_path: Path, regular: bool) -> None:
+    """regular: each was seen as a regular file a moment before, but for the link, which is no other file's name then."""
     (tmp_path / "d").mkdir(mode=0o751)
     (tmp_path / "f").write_bytes(b"1")
     os.link(tmp_path / "f", tmp_path / "hard")
@@ -101,7 +103,7 @@ def test_every_kind_of_file_and_its_header(tmp_path: Path) -> None:
     with opened(tmp_path) as fd:
         writer = tarwriter.Writer(lambda data: written.append(bytes(data)))
         for name in (b"d", b"f", b"hard", b"soft", b"pipe", long, b"missing"):
-            writer.add(name, fd, name)
+            writer.add(name, fd, name, regular and name != b"soft")
         writer.whiteout(b"d/gone")
         writer.opaque(b"d")
         writer.finish()
