@@ -180,7 +180,10 @@ class FakeBackend:
         self._find(name)
         if query.tail == 13:
             raise errdefs.InvalidParameter("unlucky")
+        if query.tail == 14:
+            await self.exited.wait()  # for its file
         try:
+            yield b""
             if query.tail != 0:
                 yield frame(STDOUT, b"one\n")
                 yield frame(STDERR, repr(tuple(query)).encode())

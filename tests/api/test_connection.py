@@ -1,5 +1,6 @@
 """What a connection survives: half-closes, clients that leave, slow heads, pipelining, keep-alive."""
 
+import select
 import socket
 import time
 
@@ -93,6 +94,16 @@ def test_followed_log_that_says_nothing_has_a_head(fake: ServedFake) -> None:
         assert client.head().status == 200
         fake.call(fake.backend.exited.set)
         assert client.chunk().endswith(b"last\n")
+
+
+def test_a_log_that_is_not_open_yet_has_no_head(fake: ServedFake) -> None:
+    """Who has the head may remove the container."""
+    with fake.client() as client:
+        client.send(b"GET /containers/box/logs?stdout=1&tail=14 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert select.select([client.sock], [], [], 0.2)[0] == []
+        fake.call(fake.backend.exited.set)
+        assert client.head().status == 200
+        assert client.chunk().endswith(b"one\n")
 
 
 def test_events_end_with_their_client(fake: ServedFake) -> None:

@@ -111,8 +111,9 @@ async def _from_log(
     """Output out of the log.  Followed, it goes on without a gap or a line told twice, a line at a time."""
     wanted = logs.LogOptions(stdout=options.stdout, stderr=options.stderr, follow=follow)
     async for piece in logs.logs(eng, container.id, wanted):
-        stream.write(piece)
-        await stream.drain()
+        if piece:
+            stream.write(piece)
+            await stream.drain()
 
 
 class Pair:

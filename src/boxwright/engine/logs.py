@@ -57,6 +57,7 @@ class LogOptions:
 async def logs(eng: Engine, name: str, options: Wanted) -> AsyncIterator[bytes]:
     """The log of container `name` in pieces, framed unless it has a terminal; with `follow` until the container ends.
 
+    The first piece is empty: the log is open then, and is told whole also when the container is removed.
     Raises NotFound, InvalidParameter (no stream chosen), NotImplemented_ (a driver that cannot be read) at the first
     step.
     """

@@ -37,12 +37,15 @@ async def read(
 ) -> AsyncIterator[list[Record]]:
     """The records of the log at `path`, in batches of whole records; a log that does not exist is empty.
 
+    The first batch is empty and says that the log is open: what has been written is read, also when it is removed.
+
     ended: with `follow`, set when nothing more will be written; what is there by then is still delivered.
     """
     watch = Watch(os.path.dirname(path)) if options.follow else None
     tape = Tape(path, form)
     try:
         await asyncio.to_thread(tape.begin, options.tail, options.follow)
+        yield []
         while True:
             # Looked at before reading: what was written before `ended` was set is then read for certain.
             last = watch is None or (ended is not None and ended.is_set())

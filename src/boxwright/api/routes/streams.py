@@ -1,8 +1,5 @@
 """Containers: what answers in time — logs, attach, wait."""
 
-import asyncio
-from collections.abc import AsyncIterator
-
 from aiohttp import web
 
 from boxwright.errdefs import InvalidParameter
@@ -12,9 +9,6 @@ from ..backend import AttachQuery, LogQuery
 from ..call import Call
 from ..router import Route
 from ..websocket import WebSocketStream
-
-# How long a log may say nothing before its head is sent, in seconds; an error comes sooner and gets its status.
-SILENCE = 0.05
 
 
 async def logs(call: Call) -> web.StreamResponse:
@@ -35,24 +29,13 @@ async def logs(call: Call) -> web.StreamResponse:
     tty = call.backend.tty(call.name)
     call.connection.cancel_when_gone()
     pieces = aiter(call.backend.logs(call.name, wanted))
-    first = asyncio.ensure_future(anext(pieces, b""))
-    try:
-        await asyncio.wait({first}, timeout=SILENCE)
-        if first.done():
-            first.result()
-        return await _send(call, mediatypes.content_type(not tty, call.version), first, pieces)
-    finally:
-        first.cancel()
-
-
-async def _send(
-    call: Call, content_type: str, first: "asyncio.Future[bytes]", pieces: AsyncIterator[bytes]
-) -> web.StreamResponse:
-    response = await call.streaming(content_type)
-    if piece := await first:
+    # Not before the log is open: a client that has the head may remove the container, as docker-py's `run` does.
+    piece = await anext(pieces, b"")
+    response = await call.streaming(mediatypes.content_type(not tty, call.version))
+    if piece:
         await response.write(piece)
-        async for piece in pieces:
-            await response.write(piece)
+    async for piece in pieces:
+        await response.write(piece)
     return response
 
 
