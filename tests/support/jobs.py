@@ -76,5 +76,5 @@ def _answer(sock: socket.socket, progress: Callable[[dict[str, Any]], None] | No
             return result
         if "error" in message:
             raise protocol.error_from_dict(message["error"])
-        if progress is not None:
+        if progress is not None and "progress" in message:
             progress(message["progress"])
