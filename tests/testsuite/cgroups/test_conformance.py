@@ -36,6 +36,8 @@ def test_memory_limits_are_set_and_changed_in_any_direction(group, needs):
     for limit, both in ((256, 512), (16, 16), (512, 1024), (64, 128)):
         manager.set({"memory": {"limit": limit * MIB, "swap": both * MIB}})
         assert limits() == (limit * MIB, both * MIB)
+        memory = manager.stats()["memory"]
+        assert (memory["limit"], memory["swap_limit"], memory["swap_usage"]) == (limit * MIB, (both - limit) * MIB, 0)
     manager.set({"memory": {"limit": -1}})
     memory = manager.stats()["memory"]
     assert (memory["limit"], memory["swap_limit"]) == (-1, -1)

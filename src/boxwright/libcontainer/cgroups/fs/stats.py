@@ -56,20 +56,19 @@ def _cpu(cpu: str | None, account: str | None) -> dict[str, object]:
 def _memory(directory: str | None) -> dict[str, object]:
     if not directory:
         return {}
-    usage = files.number(f"{directory}/memory.usage_in_bytes")
-    with_swap = files.number(f"{directory}/memory.memsw.usage_in_bytes", usage)
-    limit = _bound(files.number(f"{directory}/memory.limit_in_bytes", -1))
-    both = _bound(files.number(f"{directory}/memory.memsw.limit_in_bytes", -1))
+    stat = files.table(f"{directory}/memory.stat")
+    # What memory.memsw.* say, for two files less.
+    both = [_bound(stat.get(f"hierarchical_{name}_limit", -1)) for name in ("memsw", "memory")]
     control = files.table(f"{directory}/memory.oom_control")
     return {
-        "usage": usage,
+        "usage": files.number(f"{directory}/memory.usage_in_bytes"),
         "max_usage": files.number(f"{directory}/memory.max_usage_in_bytes"),
-        "limit": limit,
-        "swap_usage": max(0, with_swap - usage),
-        "swap_limit": both - limit if -1 not in (both, limit) else -1,
+        "limit": _bound(files.number(f"{directory}/memory.limit_in_bytes", -1)),
+        "swap_usage": max(0, stat.get("total_swap", 0) - stat.get("total_swapcached", 0)),
+        "swap_limit": both[0] - both[1] if -1 not in both else -1,
         "failures": files.number(f"{directory}/memory.failcnt"),
         "oom_kills": control.get("oom_kill", 0),
-        "stat": files.table(f"{directory}/memory.stat"),
+        "stat": stat,
     }
 
 
