@@ -460,7 +460,7 @@ def test_an_older_launcher_retires(bench: Bench, monkeypatch: pytest.MonkeyPatch
     async def body(driver: Driver) -> None:
         old = await driver.start(requests[0], Hooks())
         (before,) = named(bench, "bw-launch-shim")
-        monkeypatch.setattr(client, "version", lambda: "another")
+        monkeypatch.setattr(client, "version", lambda kind: "another")
         newer = bench.driver()
         await ended(await newer.start(requests[1], Hooks()))
         assert len(named(bench, "bw-launch-shim")) == 2
