@@ -46,6 +46,7 @@ async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
 
     if not is_url(url):
         raise InvalidParameter(f"unsupported scheme of a remote source: {url[:200]}")
+    _check_address(url)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_CONNECT)
     tls = await asyncio.to_thread(ssl.create_default_context)  # aiohttp's own has no certificates: `cli/leanimport.py`
     try:
@@ -59,6 +60,17 @@ async def opened(url: str) -> "AsyncGenerator[aiohttp.ClientResponse]":
             yield response
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError) as error:
         raise System(str(unreachable("Get", url, error))) from error
+
+
+def _check_address(url: str) -> None:
+    """Refuse what no server can be found by: that is the client's mistake."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise InvalidParameter(f"invalid URL {url[:200]}: {error}") from error
+    if not host or not host.isprintable() or " " in host:
+        raise InvalidParameter(f"invalid URL {url[:200]}: no host in it")
 
 
 async def fetch(url: str, fd: int) -> Fetched:
