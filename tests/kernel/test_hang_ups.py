@@ -187,6 +187,7 @@ def test_a_start_says_that_an_earlier_one_is_in_its_way(bench: Bench, monkeypatc
 
 def test_a_start_that_says_a_word_and_then_hangs_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its shim is stopped after it has told of the first process: it is ended, and the next start begins."""
+    monkeypatch.setattr(running, "ANSWER_SECONDS", 5.0)
     monkeypatch.setattr(running, "HANG_SECONDS", 0.5)
     monkeypatch.setattr(lives, "LEAVE_SECONDS", 0.5)
     request = bench.request("sh", "-c", "exit 3", configure_network=True)
