@@ -27,9 +27,11 @@ test-vm: setup
 	@scripts/vm-kernel
 	$(PY) -m pytest -m vm $(ARGS)
 
-# Made-up requests from Docker's API definition, ours and schemathesis': 5,000 of each; BOXWRIGHT_FUZZ_SEED repeats a run.
+# Made-up requests from Docker's API definition, ours and schemathesis': 5,000 of each; changed archives for two minutes.
+# BOXWRIGHT_FUZZ_SEED repeats a run.
 fuzz: setup
-	BOXWRIGHT_FUZZ=$${BOXWRIGHT_FUZZ:-5000} $(PY) -m pytest tests/fuzz $(ARGS)
+	BOXWRIGHT_FUZZ=$${BOXWRIGHT_FUZZ:-5000} BOXWRIGHT_FUZZ_SECONDS=$${BOXWRIGHT_FUZZ_SECONDS:-120} \
+	  $(PY) -m pytest tests/fuzz $(ARGS)
 
 # Every step of start, stop, remove and commit with one failure in it, and 500 kills; a failure prints the seed that repeats it.
 faults: setup
