@@ -33,7 +33,8 @@ fuzz: setup
 	BOXWRIGHT_FUZZ=$${BOXWRIGHT_FUZZ:-5000} BOXWRIGHT_FUZZ_SECONDS=$${BOXWRIGHT_FUZZ_SECONDS:-120} \
 	  $(PY) -m pytest tests/fuzz $(ARGS)
 
-# Every step of start, stop, remove and commit with one failure in it, and 500 kills; a failure prints the seed that repeats it.
+# Every step of start, stop, remove and commit with one failure in it, of build, load and pull with a full disk; 500 kills.
+# A failure prints the seed that repeats it.
 faults: setup
 	BOXWRIGHT_FAULT_ALL=1 BOXWRIGHT_FAULT_KILLS=500 $(PY) -m pytest tests/faults $(ARGS)
 

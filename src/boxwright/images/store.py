@@ -9,19 +9,19 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from boxwright.confined import Jobs
 from boxwright.db.connection import Database
-from boxwright.errdefs import InvalidParameter, NotFound
+from boxwright.errdefs import InvalidParameter, NotFound, System
 from boxwright.images import committing, hostfs, importing, inspect, listing, load, prune, reference, removal, save
 from boxwright.images.attachments import Attachment, Attachments
 from boxwright.images.image import Image, check_platform
 from boxwright.images.originals import Originals
 from boxwright.images.reference import Reference
 from boxwright.specs import image as spec
-from boxwright.storage.content import ContentStore
+from boxwright.storage.content import ContentStore, digest_of
 from boxwright.storage.layers import chain_ids
 from boxwright.storage.snapshotter import Snapshotter
 from boxwright.trees.trash import Trash
@@ -211,19 +211,25 @@ class ImageStore:
         chain = chain_ids(parsed.rootfs.diff_ids)
         size = sum(self.snapshotter.layer_size(layer) for layer in chain)
         identifier = self.content.put(config)
-        original = self.content.put(manifest[1]) if manifest else ""
+        original = ""
         surplus: Names = []
-        with self.db.transaction():
-            self.db.execute(
-                "INSERT INTO images VALUES (?, ?, ?, ?, ?, '') ON CONFLICT DO NOTHING",
-                (identifier, chain[-1] if chain else "", parent, spec.seconds(parsed.created), size),
-            )
-            for name in names:
-                self._set_name(name, identifier)
-            if manifest:
-                self.originals.keep(identifier, manifest[0], original)
-                surplus = self.originals.surplus(identifier)
-                self.originals.drop(surplus)
+        try:
+            original = self.content.put(manifest[1]) if manifest else ""
+            with self.db.transaction():
+                self.db.execute(
+                    "INSERT INTO images VALUES (?, ?, ?, ?, ?, '') ON CONFLICT DO NOTHING",
+                    (identifier, chain[-1] if chain else "", parent, spec.seconds(parsed.created), size),
+                )
+                for name in names:
+                    self._set_name(name, identifier)
+                if manifest:
+                    self.originals.keep(identifier, manifest[0], original)
+                    surplus = self.originals.surplus(identifier)
+                    self.originals.drop(surplus)
+        except BaseException:
+            with suppress(System):  # then the next start finds them
+                self._drop_blobs([identifier, *([original] if original else [])])
+            raise
         self._changed()
         self._drop_blobs(surplus)
         return identifier
@@ -233,10 +239,15 @@ class ImageStore:
         found = list(found)
         if not self.db.query("SELECT 1 FROM images WHERE id = ?", (identifier,)):
             return
-        for each in found:
-            self.content.put(each.data)
-        with self.db.transaction():
-            surplus = self.attachments.keep(identifier, found)
+        try:
+            for each in found:
+                self.content.put(each.data)
+            with self.db.transaction():
+                surplus = self.attachments.keep(identifier, found)
+        except BaseException:
+            with suppress(System):
+                self._drop_blobs([digest_of(each.data) for each in found])
+            raise
         self._drop_blobs(surplus)
 
     def tag(self, text: str, repo: str, tag: str = "") -> None:

@@ -46,11 +46,16 @@ class ContentStore:
         """Store `data` and return its digest."""
         digest = digest_of(data)
         if digest not in self:
-            staged = self._trash.place("blob")
-            with open(staged, "xb") as file:
-                file.write(data)
-            os.rename(staged, self._path(digest))
-            self._db.execute("INSERT INTO blobs VALUES (?, ?)", (digest, len(data)))
+            staged, path = self._trash.place("blob"), self._path(digest)
+            try:
+                with open(staged, "xb") as file:
+                    file.write(data)
+                os.rename(staged, path)
+                self._db.execute("INSERT INTO blobs VALUES (?, ?)", (digest, len(data)))
+            except BaseException:
+                self._trash.discard(staged)
+                self._trash.discard(path)
+                raise
         return digest
 
     def get(self, digest: str) -> bytes:

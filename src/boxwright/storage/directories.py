@@ -91,8 +91,14 @@ class Directories:
             raise InvalidParameter("max depth exceeded")
         directory = _text(self._next)
         self._next += 1
-        os.rename(unpacked.path, f"{self.root}/{directory}")
-        self.layers.insert(Layer(chain_id, directory, unpacked.diff_id, parent, unpacked.size, unpacked.archive))
+        path = f"{self.root}/{directory}"
+        try:
+            os.rename(unpacked.path, path)
+            self.layers.insert(Layer(chain_id, directory, unpacked.diff_id, parent, unpacked.size, unpacked.archive))
+        except BaseException:
+            self.trash.discard(unpacked.path)
+            self.trash.discard(path)
+            raise
 
     def discard(self, unpacked: Unpacked) -> None:
         self.trash.discard(unpacked.path)

@@ -42,8 +42,8 @@ class Overlay(Directories):
         self, source: Source, parent: str | None, progress: Callable[[int], None] | None = None
     ) -> Unpacked:
         path = self.trash.place("layer")
-        os.makedirs(f"{path}/fs", 0o755)
         try:
+            os.makedirs(f"{path}/fs", 0o755)
             return await self._apply(path, source, False, progress)
         except BaseException:
             self.trash.discard(path)

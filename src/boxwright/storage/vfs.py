@@ -45,10 +45,11 @@ class Vfs(Directories):
             make_mark(f"{path}/fs")
             os.close(os.open(f"{path}/lock", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             os.rename(path, f"{self.root}/{directory}")
+            self._made(key, directory, base, record)
         except BaseException:
             self.trash.discard(path)
+            self.trash.discard(f"{self.root}/{directory}")
             raise
-        self._made(key, directory, base, record)
 
     def mount(self, key: str, volatile: bool = False) -> Mount:
         directory, _ = self._snapshot(key)
