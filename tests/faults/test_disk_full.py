@@ -229,6 +229,15 @@ def settled(engine: Engine) -> bool:
     return True
 
 
+def give_back(work: Work, what: str) -> None:
+    """Nothing is left of an attempt, or of what could not be taken away in it once another engine has begun."""
+    clear(work)
+    if not settled(work.engine):
+        work.engine.restart()
+        clear(work)
+        assert settled(work.engine), f"{what}: {residue(work.engine)}"
+
+
 def fails(work: Work, fault: Fault, what: str) -> bool:
     """One run: without room, and again with it.  Returns whether the first attempt has worked all the same."""
     engine = work.engine
@@ -240,13 +249,11 @@ def fails(work: Work, fault: Fault, what: str) -> bool:
     if not worked:
         if engine.docker("image", "inspect", work.name).code == 0:
             work.check()  # only what came after the image has failed
-        clear(work)
-        assert settled(engine), f"{what}: left behind after {said!r}: {residue(engine)}"
+        give_back(work, f"{what}: left behind after {said!r}")
     again, answer = work.attempt()
     assert again, f"{what}: first {said!r}, again {answer!r}"
     work.check()
-    clear(work)
-    assert settled(engine), f"{what}: left behind: {residue(engine)}"
+    give_back(work, f"{what}: left behind")
     assert engine.inspect("witness")["State"]["Running"], what
     return worked
 
