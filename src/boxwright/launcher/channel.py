@@ -3,11 +3,11 @@
 import asyncio
 import os
 from _socket import SHUT_WR, socket
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from boxwright.launcher import packets
+from boxwright.launcher.outbox import Outbox
 
 
 class Channel:
@@ -25,7 +25,7 @@ class Channel:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock, self._received, self._closed = sock, received, closed
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._out = Outbox(sock)
         self._retry: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -49,15 +49,8 @@ class Channel:
             return
         data, passed, memfd = packets.encode(message, fds, body)
         try:
-            if not self._queue:
-                try:
-                    packets.send_packet(self._sock, data, passed)
-                    return
-                except OSError as failure:
-                    if not packets.passes(failure):
-                        raise
-                    self._wait(failure)
-            self._queue.append((data, _duplicates(passed)))
+            if (why := self._out.post(data, passed)) is not None:
+                self._wait(why)
         except ConnectionError:
             pass  # the reader sees the end, and what was received before it
         finally:
@@ -80,9 +73,7 @@ class Channel:
         if self._retry is not None:
             self._retry.cancel()
         self._sock.close()
-        for _, fds in self._queue:
-            packets.close_all(fds)
-        self._queue.clear()
+        self._out.drop()
         self._closed()
 
     def _readable(self) -> None:
@@ -103,22 +94,15 @@ class Channel:
 
     def _writable(self) -> None:
         try:
-            while self._queue:
-                data, fds = self._queue[0]
-                packets.send_packet(self._sock, data, fds)
-                self._queue.popleft()
-                packets.close_all(fds)
-            self._loop.remove_writer(self._sock.fileno())
+            if (why := self._out.flush()) is not None:
+                self._wait(why)
+            else:
+                self._loop.remove_writer(self._sock.fileno())
         except ConnectionError:
             self._loop.remove_writer(self._sock.fileno())
-            for _, fds in self._queue:
-                packets.close_all(fds)
-            self._queue.clear()
-        except OSError as failure:
-            if packets.passes(failure):
-                self._wait(failure)
-            else:
-                self.close()
+            self._out.drop()
+        except OSError:
+            self.close()
 
     def _wait(self, failure: OSError) -> None:
         """Send again when the other side has read, or, short of memory, in a moment."""
@@ -127,15 +111,3 @@ class Channel:
         else:
             self._loop.remove_writer(self._sock.fileno())
             self._retry = self._loop.call_later(packets.RETRY_NS / 1e9, self._writable)
-
-
-def _duplicates(fds: list[int]) -> list[int]:
-    """Of all of them or, with OSError, of none."""
-    made: list[int] = []
-    try:
-        for fd in fds:
-            made.append(os.dup(fd))
-    except OSError:
-        packets.close_all(made)
-        raise
-    return made

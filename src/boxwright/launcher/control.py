@@ -1,11 +1,11 @@
 """The shim's side of its connection to an engine: packets in, packets out, never waiting for either."""
 
 import os
-from collections import deque
 from time import monotonic_ns
 
 from boxwright.launcher import packets
 from boxwright.launcher.loop import IN, OUT
+from boxwright.launcher.outbox import Outbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Control:
     closed: called once when the engine is gone.
     """
 
-    __slots__ = ("_closed", "_generation", "_loop", "_queue", "_received", "alive", "sock")
+    __slots__ = ("_closed", "_generation", "_loop", "_out", "_received", "alive", "sock")
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Control:
         sock.setblocking(False)
         self._loop, self.sock, self._received, self._closed = loop, sock, received, closed
         self._generation = -1
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._out = Outbox(sock)
         self.alive = True
         loop.watch(sock.fileno(), IN, self._ready)
 
@@ -51,18 +51,10 @@ class Control:
             return
         data, passed, memfd = packets.encode({"type": kind, "generation": self._generation, **fields}, fds, body)
         try:
-            if not self._queue:
-                try:
-                    packets.send_packet(self.sock, data, passed)
-                    return
-                except OSError as failure:
-                    if not packets.passes(failure):
-                        raise
-                    self._wait(failure)
-            if len(self._queue) >= WAITING:
+            if len(self._out) >= WAITING:
                 self.close()
-            else:
-                self._queue.append((data, [os.dup(fd) for fd in passed]))
+            elif (why := self._out.post(data, passed)) is not None:
+                self._wait(why)
         except OSError:
             self.close()
         finally:
@@ -77,14 +69,12 @@ class Control:
         self._loop.forget(self.sock.fileno())
         self._loop.cancel(self._flush)
         self.sock.close()
-        for _, fds in self._queue:
-            packets.close_all(fds)
-        self._queue.clear()
+        self._out.drop()
         self._closed(self)
 
     def take_socket(self) -> "socket | None":
         """The socket, for another life of this process; None when the engine is gone or has not read all."""
-        if not self.alive or self._queue:
+        if not self.alive or self._out:
             return None
         self.alive = False
         self._loop.forget(self.sock.fileno())
@@ -109,17 +99,12 @@ class Control:
 
     def _flush(self) -> None:
         try:
-            while self._queue:
-                data, fds = self._queue[0]
-                packets.send_packet(self.sock, data, fds)
-                self._queue.popleft()
-                packets.close_all(fds)
-            self._loop.change(self.sock.fileno(), IN)
-        except OSError as failure:
-            if packets.passes(failure):
-                self._wait(failure)
+            if (why := self._out.flush()) is not None:
+                self._wait(why)
             else:
-                self.close()
+                self._loop.change(self.sock.fileno(), IN)
+        except OSError:
+            self.close()
 
     def _wait(self, failure: OSError) -> None:
         """Send again when the engine has read, or, short of memory, in a moment."""

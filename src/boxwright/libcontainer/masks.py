@@ -39,17 +39,17 @@ def _open_empty() -> int:
         os.close(context)
 
 
-class Mask:
-    """Cover `path`; what does not exist needs no cover."""
+class _Cover:
+    """A step about `path` below the root; what does not exist is left alone."""
 
     __slots__ = ("path",)
-    step = "masks"
+    step, verb = "masks", ""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def describe(self) -> str:
-        return f"mask {self.path}"
+        return f"{self.verb} {self.path}"
 
     def run(self, world: "World") -> None:
         try:
@@ -57,42 +57,42 @@ class Mask:
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
-            if not stat.S_ISDIR(os.fstat(target).st_mode):
-                cover = mount.open_tree(world.null_fd, "")
-                mount.set_attributes(cover, propagation=mount.PROPAGATION_PRIVATE, name=self.path)
-            elif world.empty_fd >= 0:
-                cover = mount.open_tree(world.empty_fd, "")
-            else:
-                # Kernels before 6.15 copy attached mounts only: the first one attached is the pattern of the others.
-                cover = world.empty_fd = _open_empty()
-            mount.move_mount(cover, target, self.path)
-            if cover != world.empty_fd:
-                os.close(cover)
+            self._cover(world, target)
         finally:
             os.close(target)
 
+    def _cover(self, world: "World", target: int) -> None:
+        raise NotImplementedError
 
-class ReadOnly:
+
+class Mask(_Cover):
+    """Cover `path`, so that nothing of it shows."""
+
+    __slots__ = ()
+    verb = "mask"
+
+    def _cover(self, world: "World", target: int) -> None:
+        if not stat.S_ISDIR(os.fstat(target).st_mode):
+            cover = mount.open_tree(world.null_fd, "")
+            mount.set_attributes(cover, propagation=mount.PROPAGATION_PRIVATE, name=self.path)
+        elif world.empty_fd >= 0:
+            cover = mount.open_tree(world.empty_fd, "")
+        else:
+            # Kernels before 6.15 copy attached mounts only: the first one attached is the pattern of the others.
+            cover = world.empty_fd = _open_empty()
+        mount.move_mount(cover, target, self.path)
+        if cover != world.empty_fd:
+            os.close(cover)
+
+
+class ReadOnly(_Cover):
     """Make `path` and everything below it read-only, whatever is mounted there."""
 
-    __slots__ = ("path",)
-    step = "masks"
+    __slots__ = ()
+    verb = "read-only"
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def describe(self) -> str:
-        return f"read-only {self.path}"
-
-    def run(self, world: "World") -> None:
-        try:
-            target = inroot.open_in_root(world.root_fd, self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            copy = mount.open_tree(target, "", recursive=True)
-            mount.set_attributes(copy, mount.ATTR_RDONLY, recursive=True, name=self.path)
-            mount.move_mount(copy, target, self.path)
-            os.close(copy)
-        finally:
-            os.close(target)
+    def _cover(self, world: "World", target: int) -> None:
+        copy = mount.open_tree(target, "", recursive=True)
+        mount.set_attributes(copy, mount.ATTR_RDONLY, recursive=True, name=self.path)
+        mount.move_mount(copy, target, self.path)
+        os.close(copy)
