@@ -218,6 +218,7 @@ class NativeRunning:
         if not self._begun.done():
             error.steps = self.timeline  # type: ignore[attr-defined]
             self._begun.set_exception(error)
+            self._begun.exception()  # whoever waited for it may have been cancelled: that is nothing to complain of
 
     def _merge(self, message: dict[str, Any]) -> None:
         steps = _decode(message.get("body") or b"[]")

@@ -33,6 +33,7 @@ BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from boxwright.launcher.lau
 OPTIONS = {"shim": ["-I", "-S", "-X", "utf8"], "worker": ["-I", "-X", "utf8"]}
 
 RETIRE = b"retire"  # a packet without a descriptor: let another take over; children keep this one alive
+_SPARE_NAME = b"boxwright-spare"  # of a shim that waits for its container
 IDLE_SECONDS = 2.0  # without a connection and without a child
 AGAIN_SECONDS = packets.AGAIN_NS / 1e9
 BACKLOG = 1024
@@ -202,7 +203,7 @@ class _Launcher:
         What the launcher itself touches here counts for every shim: the page it writes to is shared with none of them
         any more.  So this is os.fork (which calls the same hooks as our clone), and plain numbers.
         """
-        os.write(self._comm, self._child_name)
+        os.write(self._comm, _SPARE_NAME if asked.startswith(packets.SPARE) else self._child_name)
         try:
             pid = os.fork()
         except OSError as failure:

@@ -48,7 +48,6 @@ def serve(control: "socket", asked: bytes) -> None:
     """
     spare = None
     if asked.startswith(packets.SPARE):
-        starter.set_name(b"boxwright-spare")
         parent, _, usual = asked.removeprefix(packets.SPARE).partition(b"\n")
         spare = Firstborn(usual, parent.decode())
     shim = Shim(control, spare)

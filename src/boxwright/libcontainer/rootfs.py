@@ -84,9 +84,24 @@ def _overlay(value: "dict[str, Any]") -> int:
             hint="squash the image, or use the vfs storage driver",
         )
     try:
+        if "volatile" in (value.get("options") or ()):
+            _forget(value["work"])
         return _overlay_mount(value)
     except OSError as error:
         raise faults.step_error(error, _STEP, "", hint=_overlay_hint(error)) from error
+
+
+def _forget(work: str) -> None:
+    """The mark of a volatile mount before this one, of the same start: its shim was lost, and another one begins anew.
+
+    The kernel would refuse to mount what may have missed a sync (Documentation/filesystems/overlayfs.rst).
+    """
+    mark = f"{work}/work/incompat/volatile"
+    try:
+        os.unlink(f"{mark}/dirty")
+        os.rmdir(mark)
+    except FileNotFoundError:
+        pass  # the first, as nearly always
 
 
 def _overlay_mount(value: "dict[str, Any]") -> int:
