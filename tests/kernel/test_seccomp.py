@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.compiling import Compiler
 
-from boxwright.engine.seccomp import Seccomp
 from boxwright.libcontainer import seccomp
 from boxwright.linux import process
 
@@ -61,7 +61,7 @@ def under(bpf: bytes | None, function: Callable[[], object]) -> object:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
     """Compiles a profile ("" is the default) for capabilities (Docker's fourteen)."""
-    compiler = Seccomp(str(tmp_path_factory.mktemp("seccomp")))
+    compiler = Compiler(str(tmp_path_factory.mktemp("seccomp")))
 
     def make(profile: str = "", capabilities: list[str] = DOCKERS) -> bytes:
         path = compiler.compile(profile, capabilities)

@@ -179,7 +179,7 @@ class FakeSnapshotter:
 class Unconfined:
     """No filter for anyone."""
 
-    def compile(self, profile: str, capabilities: list[str]) -> None:
+    async def compile(self, profile: str, capabilities: list[str]) -> None:
         return None
 
 

@@ -2,9 +2,11 @@
 
 Docker's profile language is resolved against the container's capabilities, this machine and this kernel to an OCI
 `linux.seccomp` object, which `libcontainer.seccomp_filter` compiles.  Compiled filters are kept under
-`<data_root>/seccomp/` by what went into them, and their paths in memory: a start only looks one up.
+`<data_root>/seccomp/` by what went into them, and their paths in memory: a start only looks one up.  A profile that is
+not the built-in one is compiled by a confined job, which is ended when libseccomp does not finish with it.
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -13,8 +15,10 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from boxwright.confined import Jobs
 from boxwright.errdefs import InvalidParameter, StepError
-from boxwright.libcontainer import seccomp, seccomp_filter
+from boxwright.launcher.jobs import JobDied
+from boxwright.libcontainer import seccomp, seccomp_filter, seccomp_job
 from boxwright.linux import libseccomp
 from boxwright.specs import seccomp_default
 
@@ -58,23 +62,23 @@ class Host:
 class Seccomp:
     """Compiles profiles and keeps what it compiled."""
 
-    def __init__(self, data_root: str, default: str = "", host: Host | None = None) -> None:
+    def __init__(self, data_root: str, jobs: Jobs, default: str = "", host: Host | None = None) -> None:
         """default: the daemon's profile for containers that name none: "" (the built-in), "unconfined" or JSON."""
         self.directory = os.path.join(data_root, "seccomp")
         self.default = default
         self.host = host or Host()
+        self._jobs = jobs
         self._known: dict[tuple[str, tuple[str, ...]], str] = {}
-        self._lock = threading.Lock()
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         self._prune()
 
-    def compile(self, profile: str, capabilities: Iterable[str]) -> str | None:
+    async def compile(self, profile: str, capabilities: Iterable[str]) -> str | None:
         """The path of the compiled filter; None for no filter.
 
         profile: "" (the daemon's default), "builtin", "unconfined", or the JSON text of a profile in Docker's or the
         OCI's form.
         capabilities: the bounding set ("CAP_CHOWN", ...).
-        May block for some 10 ms when the filter is not known yet.  Raises InvalidParameter for a bad profile.
+        Does not wait when the filter is known.  Raises InvalidParameter for a bad profile.
         """
         text = profile or self.default
         if text == UNCONFINED:
@@ -82,22 +86,38 @@ class Seccomp:
         key = (text, tuple(sorted(capabilities)))
         path = self._known.get(key)
         if path is None or not os.path.exists(path):
-            with self._lock:
-                path = self._compile(*key)
-                if len(self._known) >= KEEP:
-                    self._known.clear()
-                self._known[key] = path
+            path = await self._compile(*key)
+            if len(self._known) >= KEEP:
+                self._known.clear()
+            self._known[key] = path
         return path or None
 
-    def _compile(self, text: str, capabilities: tuple[str, ...]) -> str:
+    async def _compile(self, text: str, capabilities: tuple[str, ...]) -> str:
+        config, path, there = await asyncio.to_thread(self._look, text, capabilities)
+        if config is not None and not there:
+            ours = text == "" or text in BUILTIN
+            program = await (asyncio.to_thread(seccomp_filter.compile, config) if ours else self._apart(config))
+            await asyncio.to_thread(_replace, path, program)
+        return path
+
+    def _look(self, text: str, capabilities: tuple[str, ...]) -> tuple[dict[str, Any] | None, str, bool]:
+        """What is to be compiled, the path of its filter, and whether that is there."""
         config = resolve(load(text), set(capabilities), self.host)
         if config is None:
-            return ""
+            return None, "", False
         what = json.dumps([_FORMAT, libseccomp.version(), os.uname().release, self.host.machine, config])
         path = os.path.join(self.directory, hashlib.sha256(what.encode()).hexdigest() + ".bpf")
-        if not _usable(path):
-            _replace(path, seccomp_filter.compile(config))
-        return path
+        return config, path, _usable(path)
+
+    async def _apart(self, config: dict[str, Any]) -> bytes:
+        try:
+            result = await self._jobs.run("seccomp.compile", {"config": config})
+        except JobDied:
+            version, limit = libseccomp.version(), seccomp_job.PROCESSOR_SECONDS
+            raise InvalidParameter(
+                f"seccomp: libseccomp {version} does not finish compiling the profile within {limit} s"
+            ) from None
+        return bytes.fromhex(result["filter"])
 
     def _prune(self) -> None:
         """Remove what has not been used for longest, and what a crash left half-written."""

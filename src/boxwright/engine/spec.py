@@ -6,7 +6,6 @@ the rest is assembled in about 0.1 ms.
 
 from __future__ import annotations
 
-import asyncio
 import glob
 import os
 from functools import lru_cache
@@ -329,25 +328,25 @@ def cgroup_path(eng: Engine, container: Container) -> str:
     return f"{container.host_config.cgroup_parent or eng.cgroup_parent}/{container.id}"
 
 
-def seccomp_path(eng: Engine, container: Container) -> str | None:
+async def seccomp_path(eng: Engine, container: Container) -> str | None:
     """The compiled seccomp filter of the container, None for unconfined; compiles it when it is not cached.
 
     Raises InvalidParameter for a profile that cannot be compiled.
     """
-    return _compiled(eng, container.host_config)
+    return await _compiled(eng, container.host_config)
 
 
 async def compile_seccomp(eng: Engine, host_config: HostConfig) -> None:
     """At create: compile an uncommon filter off the loop (12 ms), so that no start waits; raises InvalidParameter."""
     if host_config.cap_add or host_config.cap_drop or host_config.security_opt:
-        await asyncio.to_thread(_compiled, eng, host_config)
+        await _compiled(eng, host_config)
 
 
-def _compiled(eng: Engine, host_config: HostConfig) -> str | None:
+async def _compiled(eng: Engine, host_config: HostConfig) -> str | None:
     options = security.parse_options(host_config.security_opt or ())
     if host_config.privileged and options.seccomp is None:
         return None
-    return eng.seccomp.compile(options.seccomp or "", _capabilities(host_config))
+    return await eng.seccomp.compile(options.seccomp or "", _capabilities(host_config))
 
 
 def exec_process(eng: Engine, container: Container, config: ExecConfig, linked: list[str]) -> dict[str, Any]:

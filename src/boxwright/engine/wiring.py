@@ -86,7 +86,7 @@ async def open_engine(config: Settings) -> Engine:
         _open_stores(eng, undo)
         drivers = _drivers(config, eng.cgroup_parent)
         eng.drivers = dict(drivers)
-        eng.seccomp = seccomp.Seccomp(config.data_root, _default_profile(config))
+        eng.seccomp = seccomp.Seccomp(config.data_root, eng.jobs, _default_profile(config))
         known = {container.id for container in eng.store}
         for driver in drivers.values():
             driver.sweep(known)
@@ -105,7 +105,7 @@ async def open_engine(config: Settings) -> Engine:
 def _warm_up(eng: Engine) -> None:
     """What the first start would otherwise wait for: the host's abilities, and the default filter (12 ms)."""
     hostinfo.host()
-    eng.spawn(asyncio.to_thread(eng.seccomp.compile, "", security.DEFAULT_CAPABILITIES))
+    eng.spawn(eng.seccomp.compile("", security.DEFAULT_CAPABILITIES))
 
 
 async def close_engine(eng: Engine, remove: bool = False, keep_data: bool = False) -> None:

@@ -15,7 +15,7 @@ from boxwright import errdefs
 from boxwright.launcher import launcher, packets
 
 NAMES = {"shim": "launcher.sock", "worker": "worker.sock"}
-_SPOKEN = {"shim": packets.PROTOCOL, "worker": 3}  # how its children talk; a number of its own for each kind
+_SPOKEN = {"shim": packets.PROTOCOL, "worker": 4}  # how its children talk; a number of its own for each kind
 _ATTEMPTS = 3
 
 # One thread, no caches that grow: what a shim frees goes back to the kernel.

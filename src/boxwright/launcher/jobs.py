@@ -20,8 +20,12 @@ from boxwright.launcher.client import Launcher
 ATTEMPTS = 3  # for a job that has not begun
 
 
-class _NotBegun(errdefs.System):
-    """A job is gone, and has done nothing."""
+class JobDied(errdefs.System):
+    """A job ended without a result: killed, by whomever."""
+
+
+class _NotBegun(JobDied):
+    """… and has done nothing."""
 
 
 class Jobs:
@@ -40,7 +44,7 @@ class Jobs:
         """Run one job and return its result.
 
         args: JSON-ready.  fds: stay the caller's.  progress: called with each dict that the job emits.
-        Raises the job's error (an errdefs class), System when it dies.
+        Raises the job's error (an errdefs class), JobDied when it dies.
         """
         for _ in range(ATTEMPTS - 1):
             try:
@@ -77,7 +81,7 @@ class Jobs:
 
         def closed() -> None:
             if not done.done():
-                failure = errdefs.System if begun else _NotBegun
+                failure = JobDied if begun else _NotBegun
                 done.set_exception(failure(f"the job {kind!r} died"))
 
         channel = Channel(ours, received, closed)

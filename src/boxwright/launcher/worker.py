@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from boxwright import errdefs
 from boxwright.launcher import jobfilter, protocol
 from boxwright.launcher.confine import Confinement
+from boxwright.libcontainer import seccomp_job
 from boxwright.storage import apply, building, contexts, copying, differences, repository
 from boxwright.volumes import copyup
 
@@ -54,6 +55,7 @@ JOBS: dict[str, Job] = {
     "build.find": Job(building.find_archives, ("CAP_DAC_READ_SEARCH",)),
     "build.layer": Job(building.write_layer, ("CAP_DAC_READ_SEARCH",)),
     "tree.copy": Job(apply.copy, _FILES),
+    "seccomp.compile": Job(seccomp_job.compile_apart, ()),
     "volume.copy_up": Job(copyup.copy_up, _FILES),
 }
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.compiling import Compiler
 
-from boxwright.engine.seccomp import KEEP, Host, Seccomp, builtin, check, kernel_version, load, resolve
+from boxwright.engine.seccomp import KEEP, Host, builtin, check, kernel_version, load, resolve
 from boxwright.errdefs import InvalidParameter
 from boxwright.libcontainer import seccomp
 
@@ -27,11 +28,11 @@ SMALL = json.dumps(
 
 
 def test_a_filter_is_compiled_once_and_found_again_by_another_engine(tmp_path: Path) -> None:
-    first = Seccomp(str(tmp_path)).compile(SMALL, ["CAP_KILL"])
+    first = Compiler(str(tmp_path)).compile(SMALL, ["CAP_KILL"])
     assert first is not None
     made = os.stat(first)
     assert seccomp.unpack(Path(first).read_bytes())
-    again = Seccomp(str(tmp_path)).compile(SMALL, ["CAP_KILL"])
+    again = Compiler(str(tmp_path)).compile(SMALL, ["CAP_KILL"])
     assert again == first
     assert os.stat(again).st_ino == made.st_ino
     assert made.st_mode & 0o777 == 0o600
@@ -39,7 +40,7 @@ def test_a_filter_is_compiled_once_and_found_again_by_another_engine(tmp_path: P
 
 
 def test_capabilities_that_change_the_rules_change_the_filter(tmp_path: Path) -> None:
-    compiler = Seccomp(str(tmp_path))
+    compiler = Compiler(str(tmp_path))
     plain, admin = compiler.compile("", []), compiler.compile("", ["CAP_SYS_ADMIN"])
     assert plain != admin
     # The order does not, nor do capabilities that the policy does not ask about.
@@ -51,20 +52,20 @@ def test_capabilities_that_change_the_rules_change_the_filter(tmp_path: Path) ->
 
 
 def test_unconfined_is_no_filter(tmp_path: Path) -> None:
-    assert Seccomp(str(tmp_path)).compile("unconfined", []) is None
-    by_default = Seccomp(str(tmp_path), default="unconfined")
+    assert Compiler(str(tmp_path)).compile("unconfined", []) is None
+    by_default = Compiler(str(tmp_path), default="unconfined")
     assert by_default.compile("", []) is None
     assert by_default.compile("builtin", []) is not None
     assert by_default.compile("{}", []) is None
 
 
 def test_damaged_and_half_written_files_are_made_anew(tmp_path: Path) -> None:
-    path = Seccomp(str(tmp_path)).compile(SMALL, [])
+    path = Compiler(str(tmp_path)).compile(SMALL, [])
     assert path is not None
     whole = Path(path).read_bytes()
     Path(path).write_bytes(whole[:-3])
     Path(path + ".1.2").write_bytes(whole[:10])
-    compiler = Seccomp(str(tmp_path))
+    compiler = Compiler(str(tmp_path))
     assert not os.path.exists(path + ".1.2")
     assert compiler.compile(SMALL, []) == path
     assert Path(path).read_bytes() == whole
@@ -79,13 +80,13 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
         old = tmp_path / "seccomp" / f"{n}.bpf"
         old.write_bytes(b"")
         os.utime(old, (n, n))
-    Seccomp(str(tmp_path))
+    Compiler(str(tmp_path))
     left = {int(p.stem) for p in (tmp_path / "seccomp").iterdir()}
     assert left == set(range(10, KEEP + 10))
 
 
-def test_threads_share_it(tmp_path: Path) -> None:
-    compiler = Seccomp(str(tmp_path))
+def test_those_at_once_share_it(tmp_path: Path) -> None:
+    compiler = Compiler(str(tmp_path))
     found = []
     threads = [threading.Thread(target=lambda: found.append(compiler.compile("", []))) for _ in range(4)]
     for thread in threads:
@@ -152,7 +153,7 @@ _PROFILES = st.fixed_dictionaries(
 @given(_PROFILES)
 @settings(max_examples=300)
 def test_any_profile_is_compiled_or_refused(tmp_path_factory: pytest.TempPathFactory, profile: dict) -> None:
-    compiler = Seccomp(str(tmp_path_factory.getbasetemp() / "any"), host=HOST)
+    compiler = Compiler(str(tmp_path_factory.getbasetemp() / "any"), host=HOST)
     try:
         path = compiler.compile(json.dumps(profile), ["CAP_KILL"])
     except InvalidParameter as error:
