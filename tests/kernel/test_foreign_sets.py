@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support import below
+from support.engine import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.network]
 
@@ -105,3 +107,5 @@ def test_an_engine_does_not_start_beside_it_and_says_why() -> None:
         assert ran.returncode == 1, ran.stderr
         assert "set 'theirs odd' was written by a newer nftables" in ran.stderr
         assert not Path(f"{home}/s").exists()
+        # Its launcher has yet to see that nobody needs it, and works in there.
+        wait_for(lambda: not below.of_run_directory(f"{home}/e"), "the launcher has ended")

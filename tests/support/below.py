@@ -14,10 +14,15 @@ LAUNCHERS = ("bw-launch-shim", "bw-launch-worke")
 
 def processes(engine: Engine, kind: str = "shim") -> dict[int, str]:
     """A launcher and what it has forked: pid → name; a container's program is none of them.  kind: "shim", "worker"."""
+    return of_run_directory(engine.exec_root, kind)
+
+
+def of_run_directory(exec_root: str | Path, kind: str = "shim") -> dict[int, str]:
+    """The same for whatever engine has, or had, this run directory."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            if f"\0{kind}\0{engine.exec_root}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if f"\0{kind}\0{exec_root}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
     return found
 
