@@ -2,25 +2,20 @@
 
 import base64
 import os
-import random
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
-from support import images
 from support.engine import Engine
 from support.hostile_registry import (
     HostileRegistry,
     failure,
     ranged,
 )
-from support.pulls import gone, pull, pulled, refused
+from support.pulls import LARGE, SMALL, gone, pull, pulled, refused
 
 pytestmark = [pytest.mark.root, pytest.mark.network]
-
-LARGE = images.layer([("large", random.Random(5).randbytes(3_000_000))])
-SMALL = images.layer([("small", b"small\n")])
 
 
 @pytest.fixture

@@ -25,12 +25,9 @@ from support.hostile_registry import (
     failure,
     ranged,
 )
-from support.pulls import gone, pull, pulled, refused, residue
+from support.pulls import LARGE, SMALL, gone, pull, pulled, refused, residue
 
 pytestmark = [pytest.mark.root, pytest.mark.network]
-
-LARGE = images.layer([("large", random.Random(5).randbytes(3_000_000))])
-SMALL = images.layer([("small", b"small\n")])
 
 
 @pytest.fixture

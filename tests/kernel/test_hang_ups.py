@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,8 +208,6 @@ def test_a_start_that_says_a_word_and_then_hangs_is_given_up(bench: Bench, monke
         bench.assert_nothing_of(request)
         monkeypatch.undo()
         request.generation += 1
-        # As the engine does for a volatile upper before it is used again.
-        shutil.rmtree(Path(request.container_dir) / "work" / "work" / "incompat")
         assert (await ended(await driver.start(request, Recorder()))).exit_code == 3
 
     run(bench, body)

@@ -127,9 +127,12 @@ class TestOverlay:
             os.close(fd)
 
     def test_volatile(self, base: Path) -> None:
-        fd, _ = rootfs.make_rootfs(overlay(base, make_layers(base, 1), options=["volatile"]))
-        os.close(fd)
-        assert (base / "work/work/incompat/volatile").exists()
+        value = overlay(base, make_layers(base, 1))
+        mark = base / "work/work/incompat/volatile"
+        for options in (["volatile"], ["volatile"], []):  # each beside the mark of the one before
+            fd, _ = rootfs.make_rootfs({**value, "options": options})
+            os.close(fd)
+            assert mark.exists() == bool(options)
 
     def test_a_container_on_an_overlay(self, box: Box, base: Path) -> None:
         value = overlay(base, [box.root])

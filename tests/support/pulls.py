@@ -4,13 +4,16 @@ import base64
 import contextlib
 import json
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
+from support import images
 from support.engine import Engine, wait_for
-from support.hostile_registry import (
-    HostileRegistry,
-)
+from support.hostile_registry import HostileRegistry
+
+LARGE = images.layer([("large", random.Random(5).randbytes(3_000_000))])
+SMALL = images.layer([("small", b"small\n")])
 
 
 def pull(engine: Engine, registry: HostileRegistry, name: str, **fields: str) -> tuple[int, list[dict[str, Any]]]:

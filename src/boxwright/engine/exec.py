@@ -168,7 +168,7 @@ async def _run(
             attach=pair.hand_over() if pair else None,
             open_stdin=config.attach_stdin,
             detach=pair is None,
-            seccomp_path=None if config.privileged else await spec.seccomp_path(eng, container),
+            seccomp_path=None if config.privileged else await spec.seccomp_path(eng, container.host_config),
             limit_ns=session.limit_ns,
         )
     except Error as error:

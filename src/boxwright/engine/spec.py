@@ -328,21 +328,17 @@ def cgroup_path(eng: Engine, container: Container) -> str:
     return f"{container.host_config.cgroup_parent or eng.cgroup_parent}/{container.id}"
 
 
-async def seccomp_path(eng: Engine, container: Container) -> str | None:
-    """The compiled seccomp filter of the container, None for unconfined; compiles it when it is not cached.
+async def compile_seccomp(eng: Engine, host_config: HostConfig) -> None:
+    """At create: compile an uncommon filter (12 ms), so that no start waits; raises InvalidParameter."""
+    if host_config.cap_add or host_config.cap_drop or host_config.security_opt:
+        await seccomp_path(eng, host_config)
+
+
+async def seccomp_path(eng: Engine, host_config: HostConfig) -> str | None:
+    """The compiled seccomp filter of a container, None for unconfined; compiles it when it is not cached.
 
     Raises InvalidParameter for a profile that cannot be compiled.
     """
-    return await _compiled(eng, container.host_config)
-
-
-async def compile_seccomp(eng: Engine, host_config: HostConfig) -> None:
-    """At create: compile an uncommon filter off the loop (12 ms), so that no start waits; raises InvalidParameter."""
-    if host_config.cap_add or host_config.cap_drop or host_config.security_opt:
-        await _compiled(eng, host_config)
-
-
-async def _compiled(eng: Engine, host_config: HostConfig) -> str | None:
     options = security.parse_options(host_config.security_opt or ())
     if host_config.privileged and options.seccomp is None:
         return None

@@ -135,7 +135,7 @@ async def _prepare(eng: Engine, container: Container, undo: AsyncExitStack, time
     with timeline.step("spec"):
         document = spec.build(eng, container, links.environment(eng, container))
     with timeline.step("seccomp"):
-        program = await spec.seccomp_path(eng, container)
+        program = await spec.seccomp_path(eng, container.host_config)
     with timeline.step("snapshot"):
         rootfs = eng.snapshotter.mount(container.id, volatile=container.host_config.auto_remove or eng.config.volatile)
     config, host_config, live = container.config, container.host_config, container.live

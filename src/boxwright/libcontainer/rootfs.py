@@ -84,17 +84,18 @@ def _overlay(value: "dict[str, Any]") -> int:
             hint="squash the image, or use the vfs storage driver",
         )
     try:
-        if "volatile" in (value.get("options") or ()):
-            _forget(value["work"])
+        if work := value.get("work"):
+            _forget_volatile(work)
         return _overlay_mount(value)
     except OSError as error:
         raise faults.step_error(error, _STEP, "", hint=_overlay_hint(error)) from error
 
 
-def _forget(work: str) -> None:
-    """The mark of a volatile mount before this one, of the same start: its shim was lost, and another one begins anew.
+def _forget_volatile(work: str) -> None:
+    """Remove the mark that a volatile mount has left, and that the kernel refuses to mount beside.
 
-    The kernel would refuse to mount what may have missed a sync (Documentation/filesystems/overlayfs.rst).
+    It warns of a host that went down with what was not synced.  What was volatile belonged to an auto-removed
+    container, which no such host has afterwards: so there was no crash, and a start that was lost begins anew, say.
     """
     mark = f"{work}/work/incompat/volatile"
     try:

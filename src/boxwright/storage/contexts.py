@@ -12,7 +12,7 @@ from boxwright.storage import ignore
 from boxwright.storage.apply import decoded, write_all
 from boxwright.storage.lookup import resolve
 from boxwright.storage.placing import Placer
-from boxwright.storage.tarstream import Archive, Malformed
+from boxwright.storage.tarstream import Archive, Malformed, pass_over
 from boxwright.trees.trash import remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,7 +41,7 @@ def receive_context(args: Args, fds: list[int], confinement: Confinement) -> Arg
     else:
         readinto = lambda view: os.readv(source, [view])  # noqa: E731
     root = confinement.enter(target)
-    archive = Archive(readinto, lambda count: _pass_over(readinto, count))
+    archive = Archive(readinto, lambda count: pass_over(readinto, count))
     try:
         Placer(root, "/", False, None, lambda fd: False).run(archive)
         archive.finish()
@@ -156,12 +156,3 @@ def _prune(directory: int, path: str, patterns: ignore.Patterns, depth: int) -> 
                 os.rmdir(name, dir_fd=directory)
             except OSError:
                 pass  # something in it stays
-
-
-def _pass_over(readinto: "Callable[[memoryview], int]", count: int) -> None:
-    scratch = memoryview(bytearray(min(count, 1 << 16)))
-    while count > 0:
-        got = readinto(scratch[:count])
-        if not got:
-            raise Malformed("unexpected EOF")
-        count -= got

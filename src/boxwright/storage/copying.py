@@ -21,7 +21,7 @@ from boxwright.storage import copypath
 from boxwright.storage.apply import decoded, write_all
 from boxwright.storage.container_root import detached_tree
 from boxwright.storage.placing import Placer
-from boxwright.storage.tarstream import Archive, Malformed
+from boxwright.storage.tarstream import Archive, Malformed, pass_over
 from boxwright.storage.tarwriter import Writer
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -111,7 +111,7 @@ def write_archive(args: Args, fds: list[int], confinement: Confinement) -> Args:
     target = _directory(root, path, args)
     owner = _owner(root, args["user"]) if args["user"] is not None else None
     # With a `seek` no digest is taken, which nobody asks for.
-    archive = Archive(readinto, lambda count: _pass_over(readinto, count))
+    archive = Archive(readinto, lambda count: pass_over(readinto, count))
     try:
         Placer(target, posixpath.normpath(path), bool(args["keep_types"]), owner, _is_kernels).run(archive)
         archive.finish()
@@ -218,15 +218,6 @@ def _target(root: int, path: str) -> str:
             done = ""
         parts += text.split("/")[::-1]
     return done or "/"
-
-
-def _pass_over(readinto: Any, count: int) -> None:
-    scratch = memoryview(bytearray(min(count, 1 << 16)))
-    while count > 0:
-        got = readinto(scratch[:count])
-        if not got:
-            raise Malformed("unexpected EOF")
-        count -= got
 
 
 class _Stream:

@@ -8,7 +8,6 @@ Deleted files are character devices 0:0, emptied directories carry trusted.overl
 """
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,11 +81,6 @@ class Overlay(Directories):
             return {"type": "hostfs", "lower": "/", "size": HOSTFS_SIZE, "options": list(self._off), "lock": lock}
         if not base:  # an overlay needs a lower layer; without one the upper is all there is
             return {"type": "bind", "source": f"{path}/fs", "readonly": False, "lock": lock}
-        mark = f"{path}/work/work/incompat/volatile"  # a directory, with a file `dirty` in it
-        if os.path.lexists(mark):
-            # Left by a volatile mount; the kernel refuses the next one while it is there.  What was volatile belonged
-            # to an auto-removed container, which no host crash outlives: if it is still there, there was no crash.
-            shutil.rmtree(mark)
         options = list(self._off)
         if volatile:
             options.append("volatile")

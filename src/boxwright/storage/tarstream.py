@@ -433,3 +433,13 @@ def _sparse_fields(area: bytes, ranges: list[tuple[int, int]]) -> bool:
         if len(ranges) > _MOST_RANGES:
             raise Malformed("a sparse map that is too long")
     return True
+
+
+def pass_over(readinto: Callable[[memoryview], int], count: int) -> None:
+    """Read `count` bytes that nobody wants.  Raises Malformed when there are fewer."""
+    scratch = memoryview(bytearray(min(count, 1 << 16)))
+    while count > 0:
+        got = readinto(scratch[:count])
+        if not got:
+            raise Malformed("unexpected EOF")
+        count -= got
