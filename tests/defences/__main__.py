@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from table import DEFENCES, Defence  # type: ignore[import-not-found]
+from defence import Defence  # type: ignore[import-not-found]
+from table import DEFENCES  # type: ignore[import-not-found]
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"

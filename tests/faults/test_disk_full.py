@@ -160,18 +160,9 @@ class Pull(Load):
 
 @pytest.fixture(scope="module")
 def own(nothing_left_behind: None) -> Iterator[Engine]:
-    made = Engine()
-    try:
-        with injection.small_disk(made.data_root, DISK):
-            try:
-                made.start().load()
-                made.ok("rmi", "configured:1.0", "layers:latest")
-                made.ok("run", "-d", "--name", "witness", "busybox", "sleep", "100000")
-                yield made
-            finally:
-                made.close()
-    finally:
-        shutil.rmtree(made.home, ignore_errors=True)
+    with injection.engine_on_small_disk(DISK) as made:
+        made.ok("rmi", "configured:1.0", "layers:latest")
+        yield made
 
 
 @pytest.fixture(params=["build", "load", "pull"])

@@ -93,19 +93,10 @@ _bystanders: set[int] = set()  # shims of others
 
 @pytest.fixture(scope="module")
 def own(nothing_left_behind: None) -> Iterator[Engine]:
-    made = Engine()
-    try:
-        with injection.small_disk(made.data_root, DISK):
-            try:
-                made.start().load()
-                made.ok("run", "-d", "--name", "witness", "busybox", "sleep", "100000")
-                _at_first.update(snapshots(made))
-                _bystanders.update(below.named(made, below.SHIM))
-                yield made
-            finally:
-                made.close()
-    finally:
-        shutil.rmtree(made.home, ignore_errors=True)  # which could not go while the disk was mounted in it
+    with injection.engine_on_small_disk(DISK) as made:
+        _at_first.update(snapshots(made))
+        _bystanders.update(below.named(made, below.SHIM))
+        yield made
 
 
 def sample(steps: range, *key: object) -> list[int]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from kernel.test_shim_deaths import named
-from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, prepared, run
-from testsuite.execdrivers.test_conformance import process
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, prepared, process, run
 
 from boxwright.errdefs import StepError
 from boxwright.execdriver import Driver, Hooks, lives, running

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, run
-from testsuite.execdrivers.test_conformance import disconnect, gone, process
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, disconnect, ended, gone, process, run
 
 from boxwright.errdefs import StepError
 from boxwright.execdriver import Driver, Hooks, StartRequest, native, running

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from kernel.test_shim_deaths import another_engine, named
-from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, run
-from testsuite.execdrivers.test_conformance import disconnect, process
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, disconnect, ended, process, run
 
 from boxwright.execdriver import Driver, Hooks, StartRequest
 from boxwright.launcher import door, packets

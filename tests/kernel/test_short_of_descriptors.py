@@ -9,8 +9,7 @@ import pytest
 from kernel.test_shim_deaths import named
 from kernel.test_shim_door import Guest
 from support import injection
-from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, run
-from testsuite.execdrivers.test_conformance import process
+from testsuite.execdrivers.conftest import DEADLINE, Bench, Client, Recorder, ended, process, run
 
 from boxwright.errdefs import Error, Unavailable
 from boxwright.execdriver import Driver, Hooks

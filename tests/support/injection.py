@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from support.engine import wait_for
+from support.engine import Engine, wait_for
 
 _CALL = re.compile(r"^(\d+) +(\w+)\(")
 LEAVE_SECONDS = 20.0
@@ -108,3 +108,19 @@ def full_disk(path: Path, pages: int, size: str) -> Iterator[None]:
 
 def _resize(path: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def engine_on_small_disk(size: str) -> Iterator[Engine]:
+    """A running engine whose data root is a small disk, with busybox and a container beside what is tried."""
+    made = Engine()
+    try:
+        with small_disk(made.data_root, size):
+            try:
+                made.start().load()
+                made.ok("run", "-d", "--name", "witness", "busybox", "sleep", "100000")
+                yield made
+            finally:
+                made.close()
+    finally:
+        shutil.rmtree(made.home, ignore_errors=True)  # which could not go while the disk was mounted in it

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "defences"))
 try:
-    from table import DEFENCES, Defence  # type: ignore[import-not-found]
+    from defence import Defence  # type: ignore[import-not-found]
+    from table import DEFENCES  # type: ignore[import-not-found]
 finally:
     del sys.path[0]
 

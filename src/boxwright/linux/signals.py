@@ -44,10 +44,8 @@ ALL: frozenset[int] = frozenset(_signal.valid_signals())  # without the C librar
 _SET_BYTES = 128  # sizeof(sigset_t) in the C library
 _signalfd = function("signalfd", ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
 _SETTABLE = tuple(sorted(ALL - {SIGKILL, SIGSTOP}))
-_LIBRARYS = (
-    32,
-    33,
-)  # which the C library lets nobody set; its posix_spawn (make's, say) starts programs that ignore them
+# The C library lets nobody set them; its posix_spawn (make's, say) starts programs that ignore them.
+_LIBRARYS = (32, 33)
 _DEFAULT = bytes(32)  # the kernel's struct sigaction: SIG_DFL, no flags, nothing blocked
 _rt_sigaction = prepared("rt_sigaction", ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
 

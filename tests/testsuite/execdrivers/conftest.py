@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -240,3 +241,35 @@ async def ended(running: Running) -> ExitStatus:
     status = await asyncio.wait_for(asyncio.shield(running.exit), DEADLINE)
     await running.release()
     return status
+
+
+def log_of(request: StartRequest) -> list[tuple[str, str]]:
+    path = Path(request.container_dir) / f"{request.id}-json.log"
+    return [(r["stream"], r["log"]) for r in map(json.loads, path.read_bytes().splitlines())]
+
+
+def process(*args: str, **more: Any) -> dict[str, Any]:
+    return {"args": list(args), "env": ["PATH=/bin"], "cwd": "/", "user": {"username": ""}, **more}
+
+
+async def gone(bench: Bench, request: StartRequest) -> None:
+    """Wait until nothing of a start is left."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                bench.assert_nothing_of(request)
+                return
+            except AssertionError:
+                await asyncio.sleep(0.01)
+
+
+def disconnect(running: Any) -> None:
+    """What the death of an engine is to a shim."""
+    running.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what sends no event."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.01)
